@@ -1,0 +1,68 @@
+"""The application: its commands, `--version` and the entry point."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from linocut.cli.console import WRONG_USAGE, Debug, OneLineErrors
+from linocut.cli.demo import demo
+from linocut.cli.evaluate import evaluate
+from linocut.cli.everything import everything
+from linocut.cli.segment import segment
+from linocut.cli.train import train
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        import linocut
+
+        typer.echo(f"linocut {linocut.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def linocut_command(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Segment anything in images of any size, on the machine you have.
+
+    Exit codes: 0 all right, 1 something failed, 2 wrong usage (a bad option, a missing input, a point outside the
+    image, no prompt).
+
+    [bold]Examples[/bold]
+
+    linocut segment photo.jpg --point 320,240 -o mask.png
+
+    linocut everything photos/ -o cut/
+
+    linocut demo
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(WRONG_USAGE)
+
+
+app.command()(segment)
+app.command()(everything)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line given to this process."""
+    app()

@@ -1,0 +1,105 @@
+"""`linocut eval`: clicks and boxes measured against ground truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from linocut.cli.console import Debug, Weights, load_model, progress_bar
+
+if TYPE_CHECKING:
+    from linocut.engine.evaluate import Evaluation
+
+
+def evaluate(
+    packs: Annotated[
+        list[Path], typer.Argument(metavar="PACK_DIR...", help="Packs: folders with manifest.csv, images and labels.")
+    ],
+    split: Annotated[str, typer.Option(help="Which split: train, val or test.")] = "test",
+    max_objects: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Measure a sample of N objects a pack, spread over its images."),
+    ] = None,
+    max_clicks: Annotated[int, typer.Option(min=1, metavar="N", help="The most clicks an object gets.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
+    stuff: Annotated[bool, typer.Option("--stuff", help="In panoptic packs measure stuff (sky, grass) too.")] = False,
+    weights: Weights = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the figures: an object for one pack, a list for several."),
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as a Markdown table.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw mean IoU against clicks (.png, .svg, .pdf).")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a model by the standard protocol of interactive segmentation.
+
+    Clicks fall at the centre of the largest error region; NoC@90 is the mean number of clicks until the IoU reaches
+    0.90. Objects under 256 pixels are left out and counted.
+
+    [bold]Examples[/bold]
+
+    linocut eval data/coco200 --json coco200.json
+
+    linocut eval data/coco200 data/dsb2018 --max-objects 200 --json all.json --markdown all.md --plot all.png
+    """
+    from linocut.data.packs import read_pack
+    from linocut.engine.evaluate import evaluate as run
+
+    for folder in packs:
+        try:
+            read_pack(folder, split)  # before the model is loaded, and before hours on the packs in front of a wrong one
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="PACK_DIR") from error
+    model = load_model(weights)
+    done: list[Evaluation] = []
+    with progress_bar("objects") as bar:
+        for folder in packs:
+            task = bar.add_task(folder.name, total=None)
+            result = run(
+                model,
+                folder,
+                split=split,
+                max_objects=max_objects,
+                max_clicks=max_clicks,
+                seed=seed,
+                stuff=stuff,
+                progress=lambda count, total, task=task: bar.update(task, completed=count, total=total),
+            )
+            done.append(result)
+            _write(done, json_path, markdown, plot)  # after every pack, so that a later failure costs nothing done
+    _print_table(done)
+
+
+def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
+    """Write the files that were asked for."""
+    from linocut.data.files import atomic_path
+    from linocut.engine.evaluate import markdown_table, plot_iou_by_click
+
+    if json_path is not None:
+        figures = [e.to_json() for e in done]
+        with atomic_path(json_path) as temporary:
+            text = json.dumps(figures if len(figures) > 1 else figures[0], indent=2)
+            Path(temporary).write_text(text + "\n", encoding="utf-8")
+    if markdown is not None:
+        with atomic_path(markdown) as temporary:
+            Path(temporary).write_text(markdown_table(done), encoding="utf-8")
+    if plot is not None:
+        plot_iou_by_click(done, plot)
+
+
+def _print_table(done: Sequence[Evaluation]) -> None:
+    """Print the figures, one row a pack."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from linocut.engine.evaluation import TABLE_HEADINGS, table_rows
+
+    table = Table(*TABLE_HEADINGS)
+    for row in table_rows(done):
+        table.add_row(*row)
+    Console().print(table)

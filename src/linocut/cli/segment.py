@@ -1,0 +1,130 @@
+"""`linocut segment`: one object of one image, by points and a box."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from linocut.cli.console import Debug, Weights, load_model, require_file
+
+if TYPE_CHECKING:
+    from linocut.vision.masks import Mask
+    from linocut.vision.session import Session
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+def parse_point(text: str) -> Point:
+    """Read ``X,Y``.
+
+    Raises:
+        typer.BadParameter: if it is not two finite numbers.
+    """
+    x, y = _numbers(text, "X,Y")
+    return x, y
+
+
+def parse_box(text: str) -> Box:
+    """Read ``X0,Y0,X1,Y1``.
+
+    Raises:
+        typer.BadParameter: if it is not four finite numbers with X0 < X1 and Y0 < Y1.
+    """
+    x0, y0, x1, y1 = _numbers(text, "X0,Y0,X1,Y1")
+    if x0 >= x1 or y0 >= y1:
+        raise typer.BadParameter(f"a box must have X0 < X1 and Y0 < Y1, got {text}")
+    return x0, y0, x1, y1
+
+
+def _numbers(text: str, form: str) -> list[float]:
+    """Comma-separated finite numbers, as many as the form has."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != form.count(",") + 1 or not all(abs(value) < float("inf") for value in values):
+        raise typer.BadParameter(f"expected {form} in pixels, such as {_EXAMPLES[form]}, got {text!r}")
+    return values
+
+
+_EXAMPLES = {"X,Y": "320,240", "X0,Y0,X1,Y1": "10,20,200,180"}
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, BMP or TIFF.")],
+    point: Annotated[
+        list[Any] | None,
+        typer.Option("--point", "-p", metavar="X,Y", parser=parse_point, help="A point on the object; may be repeated."),
+    ] = None,
+    negative: Annotated[
+        list[Any] | None,
+        typer.Option("--negative", "-n", metavar="X,Y", parser=parse_point, help="A point off it; may be repeated."),
+    ] = None,
+    box: Annotated[
+        Any, typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1", parser=parse_box, help="A box around the object.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="The mask as PNG: 255 object, 0 the rest.")
+    ] = None,
+    overlay: Annotated[Path | None, typer.Option(metavar="FILE", help="The mask drawn over the image.")] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Score, box, area and COCO RLE of the mask.")
+    ] = None,
+    page: Annotated[int, typer.Option(min=0, help="Which page of a multi-page TIFF, from 0.")] = 0,
+    weights: Weights = None,
+    debug: Debug = False,
+) -> None:
+    """Cut one object out of an image.
+
+    Coordinates are pixels, x to the right and y down, from 0,0 in the upper left corner.
+
+    [bold]Examples[/bold]
+
+    linocut segment photo.jpg --point 320,240 -o mask.png
+
+    linocut segment photo.jpg --point 320,240 --negative 400,250 -o mask.png --overlay overlay.png
+
+    linocut segment photo.jpg --box 100,80,420,390 -o mask.png --json mask.json
+    """
+    points, off, masks_to = point or [], negative or [], (out, overlay, json_path)
+    if not points and box is None:
+        raise typer.BadParameter("give at least one --point or a --box: something must say which object is meant")
+    if not any(masks_to):
+        raise typer.BadParameter("give at least one output: -o, --overlay or --json")
+    if out is not None and out.suffix.lower() != ".png":
+        raise typer.BadParameter(f"the mask is written as PNG, got {out}", param_hint="-o")
+    require_file(image, "IMAGE")
+    from linocut.data.images import open_image
+
+    pixels = open_image(image, page=page)
+    _check_inside(pixels.shape[1], pixels.shape[0], points + off, box)
+    session = load_model(weights).open(pixels)
+    mask = _prompt(session, points, off, box)
+    _write(mask, session, image, out, overlay, json_path)
+    typer.echo(f"{mask.area} pixels, predicted IoU {mask.score:.2f}, written to {', '.join(str(p) for p in masks_to if p)}")
+
+
+def _check_inside(width: int, height: int, points: list[Point], box: Box | None) -> None:
+    """Refuse prompts outside the image; a box may end at its edge.
+
+    Raises:
+        typer.BadParameter: wrong usage, exit code 2.
+    """
+    for x, y in points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise typer.BadParameter(f"point {x:g},{y:g} lies outside the image, which is {width} x {height} pixels")
+    if box is not None and not (0 <= box[0] and 0 <= box[1] and box[2] <= width and box[3] <= height):
+        text = ",".join(f"{value:g}" for value in box)
+        raise typer.BadParameter(f"box {text} reaches outside the image, which is {width} x {height} pixels")
+
+
+def _prompt(session: Session, points: list[Point], off: list[Point], box: Box | None) -> Mask:
+    """Give the session every prompt; the last mask answers all of them."""
+    masks = [] if box is None else [session.box(*box)]
+    masks += [session.click(x, y) for x, y in points]
+    masks += [session.click(x, y, positive=False) for x, y in off]
+    return masks[-1]

@@ -1,0 +1,238 @@
+"""Everything in every image of a folder: labels, overlays and COCO records, with restarts.
+
+The output folder mirrors the input's subfolders:
+
+=========================== ==============================================================
+``labels/NAME.png``         16-bit label map, 0 where there is no object
+``overlays/NAME.png``       the objects drawn over the image
+``coco/NAME.json``          COCO: one image, one annotation with RLE an object
+``annotations.json``        the COCO records of all images merged, ids made unique
+=========================== ==============================================================
+
+NAME is the image's path without its suffix, or with it where two images differ in nothing else. Every file appears
+whole or not at all. A record is written after the label map and the overlay and says which file, with which settings,
+it was made from; so a restart skips exactly the images whose outputs are complete and still true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from linocut.data.files import atomic_path
+from linocut.data.images import open_image
+from linocut.data.overlay import draw_labels
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
+
+
+class CutImage(Protocol):
+    """All that is asked of `Everything`."""
+
+    @property
+    def label_map(self) -> NDArray[np.int32]:
+        """(H, W), 0 where there is no object."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """SAM's dict for every object, its segmentation as RLE."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image and where its outputs go."""
+
+    source: Path
+    file_name: str
+    labels: Path
+    overlay: Path
+    record: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be cut, and why."""
+
+    source: Path
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+        out: the output folder.
+        settings: what the outputs depend on beside the image, as plain JSON values.
+        todo: images to cut.
+        done: images whose outputs are there already, made with the same settings.
+    """
+
+    out: Path
+    settings: dict[str, Any]
+    todo: tuple[Job, ...]
+    done: tuple[Job, ...]
+
+
+def plan_batch(source: str | Path, out: str | Path, settings: Mapping[str, Any]) -> Plan:
+    """Find the images of a folder, or take one image, and see which are still to do.
+
+    Args:
+        source: an image, or a folder that is searched with its subfolders; hidden files are passed over.
+        out: the output folder; if it lies in `source` it is not searched.
+        settings: what the outputs depend on beside the image (options, weights); JSON values. An image that was cut
+            with other settings is cut again.
+
+    Raises:
+        ValueError: if the folder has no image, or is the output folder itself.
+    """
+    source, out = Path(source), Path(out)
+    plain = json.loads(json.dumps(dict(settings)))
+    jobs = [Job(path, name, *_outputs(out, stem)) for path, name, stem in _name_images(source, out)]
+    done = {job.source for job in jobs if _is_done(job, plain)}
+    return Plan(
+        out=out,
+        settings=plain,
+        todo=tuple(job for job in jobs if job.source not in done),
+        done=tuple(job for job in jobs if job.source in done),
+    )
+
+
+def run_batch(
+    plan: Plan,
+    cut: Callable[[NDArray[np.uint8]], CutImage],
+    *,
+    page: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Failure, ...]:
+    """Cut what the plan has to do, then merge the records of all images that succeeded.
+
+    Args:
+        plan: from `plan_batch`.
+        cut: gives everything in an (H, W, 3) uint8 RGB image.
+        page: which page of a multi-page TIFF.
+        progress: called with (images done, images in all), first with those that were done before.
+
+    Returns:
+        The images that failed, in order; they do not stop the others.
+    """
+    report = progress or (lambda done, total: None)
+    before, total = len(plan.done), len(plan.done) + len(plan.todo)
+    report(before, total)
+    failures: list[Failure] = []
+    for count, job in enumerate(plan.todo, before + 1):
+        try:
+            _cut_one(job, cut, plan.settings, page)
+        except Exception as error:  # one bad image, whatever is wrong with it, must not cost the rest
+            failures.append(Failure(job.source, error))
+        report(count, total)
+    failed = {failure.source for failure in failures}
+    good = [job for job in (*plan.done, *plan.todo) if job.source not in failed]
+    _merge_records(sorted(good, key=lambda job: job.file_name), plan.out / "annotations.json")
+    return tuple(failures)
+
+
+def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
+    """Every image with its name in the records and the stem of its outputs."""
+    if not source.is_dir():
+        yield source, source.name, source.stem
+        return
+    root, out_root = source.resolve(), out.resolve()
+    if root == out_root:
+        raise ValueError(f"the output folder must not be the input folder, got {out} for both")
+    inside = [path.relative_to(root) for path in sorted(root.rglob("*")) if out_root not in path.parents]
+    names = [
+        path
+        for path in inside
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.parts)
+        and (source / path).is_file()
+    ]
+    if not names:
+        raise ValueError(f"folder {source} has no image; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    # Case is folded because two stems that differ in case alone are one file on some systems.
+    stems = Counter(path.with_suffix("").as_posix().casefold() for path in names)
+    for path in names:
+        stem = path.with_suffix("")
+        unique = stems[stem.as_posix().casefold()] == 1 and stem.suffix.lower() not in IMAGE_SUFFIXES
+        yield source / path, path.as_posix(), (stem if unique else path).as_posix()
+
+
+def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path]:
+    """Where the label map, the overlay and the record of an image go."""
+    return out / "labels" / f"{stem}.png", out / "overlays" / f"{stem}.png", out / "coco" / f"{stem}.json"
+
+
+def _stamp(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the outputs of an image are made from."""
+    stat = job.source.stat()
+    return {"file": job.file_name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "settings": settings}
+
+
+def _is_done(job: Job, settings: Mapping[str, Any]) -> bool:
+    """Whether all outputs of an image are there and were made from this file with these settings."""
+    if not (job.labels.is_file() and job.overlay.is_file() and job.record.is_file()):
+        return False
+    try:
+        record = json.loads(job.record.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return bool(record.get("info", {}).get("made_from") == _stamp(job, settings))
+
+
+def _cut_one(job: Job, cut: Callable[[NDArray[np.uint8]], CutImage], settings: Mapping[str, Any], page: int) -> None:
+    """Cut one image and write its three files, the record last."""
+    stamp = _stamp(job, settings)
+    image = open_image(job.source, page=page)
+    result = cut(image)
+    labels = result.label_map
+    if labels.max(initial=0) > np.iinfo(np.uint16).max:
+        raise ValueError(f"a 16-bit label map holds 65535 objects, got {labels.max()}; raise the quality thresholds")
+    _write_png(job.labels, labels.astype(np.uint16))
+    _write_png(job.overlay, draw_labels(image, labels))
+    height, width = image.shape[:2]
+    record = {
+        "info": {"description": "everything, cut by Linocut", "made_from": stamp},
+        "images": [{"id": 1, "file_name": job.file_name, "width": width, "height": height}],
+        "annotations": [
+            {"id": place, "image_id": 1, "category_id": 1, "iscrowd": 0, **entry}
+            for place, entry in enumerate(result.records(), 1)
+        ],
+        "categories": CATEGORIES,
+    }
+    job.record.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(job.record) as temporary:
+        Path(temporary).write_text(json.dumps(record), encoding="utf-8")
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write a PNG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def _merge_records(jobs: list[Job], path: Path) -> None:
+    """Write one COCO file of many, reading one record at a time: together they may not fit in memory."""
+    images: list[dict[str, Any]] = []
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, Path(temporary).open("w", encoding="utf-8") as file:
+        info = {"description": "everything, cut by Linocut"}
+        file.write(f'{{"info": {json.dumps(info)}, "categories": {json.dumps(CATEGORIES)}, "annotations": [')
+        for image_id, job in enumerate(jobs, 1):
+            record = json.loads(job.record.read_text(encoding="utf-8"))
+            images += [{**image, "id": image_id} for image in record["images"]]
+            for annotation in record["annotations"]:
+                count += 1
+                file.write(",\n" if count > 1 else "\n")
+                file.write(json.dumps({**annotation, "id": count, "image_id": image_id}))
+        file.write(f'\n], "images": {json.dumps(images)}}}\n')
