@@ -1,0 +1,167 @@
+"""Packs: folders of images with ground-truth label maps, read as objects whatever kind of label they hold.
+
+A pack is a folder with ``manifest.csv`` (columns split, id, image, labels, width, height, objects, type; several label
+maps of one image are separated by ``;``), ``meta.json`` (name, kind, background, ignore) and, for panoptic packs,
+``segments.json``. What an *object* is depends on the kind:
+
+============ ====================================================================================
+kind         an object is
+============ ====================================================================================
+``instance`` every label value but background and ignore
+``binary``   label 1
+``panoptic`` every thing that is not a crowd; stuff segments too where asked for
+``semantic`` every 8-connected piece of a class (not of the background, not of an ignore value)
+``regions``  every region of every annotator
+============ ====================================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.data.images import open_image
+
+KINDS = ("instance", "binary", "panoptic", "semantic", "regions")
+
+
+@dataclass(frozen=True)
+class ObjectMask:
+    """One object of one label map.
+
+    Attributes:
+        mask: (H, W) bool, the object's pixels.
+        ignore: (H, W) bool, pixels that say nothing about it, or None.
+        value: the label value in its map.
+        map_index: which of the image's label maps it is from.
+    """
+
+    mask: NDArray[np.bool_]
+    ignore: NDArray[np.bool_] | None
+    value: int
+    map_index: int
+
+
+@dataclass(frozen=True)
+class PackImage:
+    """An image of a pack with its label maps; nothing is read until asked for."""
+
+    id: str
+    image_path: Path
+    label_paths: tuple[Path, ...]
+    kind: str
+    background: int | None
+    ignore: tuple[int, ...]
+    type: str
+    segments: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    def load_image(self) -> NDArray[np.uint8]:
+        """The image as (H, W, 3) uint8 RGB."""
+        return open_image(self.image_path)
+
+    def load_labels(self) -> list[NDArray[np.int32]]:
+        """The label maps, each (H, W) int32.
+
+        Raises:
+            ValueError: if a map cannot be read as a single-channel image.
+        """
+        maps = []
+        for path in self.label_paths:
+            raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if raw is None or raw.ndim != 2:
+                raise ValueError(f"label map {path} must be a single-channel image; it is missing, broken or in colour")
+            maps.append(raw.astype(np.int32))
+        return maps
+
+    def objects(self, *, stuff: bool = False) -> Iterator[ObjectMask]:
+        """Every object of every label map, in the order of map and label value.
+
+        Args:
+            stuff: give the stuff segments of panoptic packs too (crowds never).
+        """
+        for index, labels in enumerate(self.load_labels()):
+            yield from self.objects_of(labels, index, stuff=stuff)
+
+    def objects_of(self, labels: NDArray[np.int32], map_index: int, *, stuff: bool = False) -> Iterator[ObjectMask]:
+        """The objects of one label map, given as (H, W) integers."""
+        ignored = np.isin(labels, self.ignore) if self.ignore else None
+        if ignored is not None and not ignored.any():
+            ignored = None
+        for value in self._object_values(labels, stuff):
+            mask = labels == value
+            if self.kind == "semantic":
+                count, pieces = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+                for piece in range(1, count):
+                    yield ObjectMask(pieces == piece, ignored, value, map_index)
+            else:
+                yield ObjectMask(mask, ignored, value, map_index)
+
+    def _object_values(self, labels: NDArray[np.int32], stuff: bool) -> list[int]:
+        """The label values that stand for objects."""
+        if self.kind == "binary":
+            return [1] if (labels == 1).any() else []
+        if self.kind == "panoptic":
+            wanted = {s["label"] for s in self.segments if not s["iscrowd"] and (s["isthing"] or stuff)}
+            return [int(v) for v in np.unique(labels) if int(v) in wanted]
+        none = {self.background, *self.ignore}
+        return [int(v) for v in np.unique(labels) if int(v) not in none]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One split of a pack."""
+
+    name: str
+    kind: str
+    split: str
+    images: tuple[PackImage, ...]
+
+
+def read_pack(folder: str | Path, split: str) -> Pack:
+    """Read the manifest of one split.
+
+    Args:
+        folder: the pack's folder.
+        split: ``train``, ``val`` or ``test``, as the manifest names them.
+
+    Raises:
+        ValueError: if the folder is not a pack or has no such split; the message lists those it has.
+    """
+    folder = Path(folder)
+    for name in ("manifest.csv", "meta.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is not a pack: it has no {name}")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    if meta["kind"] not in KINDS:
+        raise ValueError(f"pack {folder}: kind must be one of {', '.join(KINDS)}, got {meta['kind']!r}")
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not any(row["split"] == split for row in rows):
+        known = ", ".join(sorted({row["split"] for row in rows}))
+        raise ValueError(f"pack {folder} has no split {split!r}; it has {known}")
+    segments = {}
+    if (folder / "segments.json").is_file():
+        segments = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
+    images = tuple(
+        PackImage(
+            id=row["id"],
+            image_path=folder / row["image"],
+            label_paths=tuple(folder / part for part in row["labels"].split(";")),
+            kind=meta["kind"],
+            background=meta["background"],
+            ignore=tuple(meta["ignore"]),
+            type=row["type"],
+            segments=tuple(segments.get(row["id"], ())),
+        )
+        for row in rows
+        if row["split"] == split
+    )
+    return Pack(meta["name"], meta["kind"], split, images)

@@ -1,0 +1,1 @@
+"""Functions on tensors, one file a recurrence; nothing here knows of layers or images."""
