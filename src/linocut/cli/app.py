@@ -40,8 +40,8 @@ def linocut_command(
 ) -> None:
     """Segment anything in images of any size, on the machine you have.
 
-    Exit codes: 0 all right, 1 something failed, 2 wrong usage (a bad option, a missing input, a point outside the
-    image, no prompt).
+    Exit codes: 0 all right, 1 something failed, 2 wrong usage (a bad option,
+    a missing input, a point outside the image, no prompt).
 
     [bold]Examples[/bold]
 

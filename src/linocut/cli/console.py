@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from linocut.vision.segmenter import Segmenter
 
@@ -26,6 +26,11 @@ def _remember_debug(ctx: typer.Context, value: bool) -> None:
     """Keep the flag where the group finds it: a context's meta is shared with its parent's."""
     if value:
         ctx.meta[_DEBUG_KEY] = True
+
+
+def is_debugging(ctx: typer.Context) -> bool:
+    """Whether --debug was given, before or after the command."""
+    return bool(ctx.meta.get(_DEBUG_KEY))
 
 
 Debug = Annotated[
@@ -60,7 +65,7 @@ class OneLineErrors(TyperGroup):
         """Run a command line and leave the process with its exit code."""
         try:
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        except Exception as error:  # whatever it is, the person at the terminal gets one line and a code
+        except Exception as error:  # noqa: BLE001 - whatever it is, the person at the terminal gets one line and a code
             code, message = _explain(error)
             print(f"linocut: error: {message}", file=sys.stderr)
             sys.exit(code)
@@ -73,7 +78,7 @@ class OneLineErrors(TyperGroup):
         except typer.Exit:
             raise
         except Exception:
-            if ctx.meta.get(_DEBUG_KEY):
+            if is_debugging(ctx):
                 traceback.print_exc()
             raise
 
@@ -82,17 +87,17 @@ def _explain(error: Exception) -> tuple[int, str]:
     """The exit code of an error and one line that says it."""
     say = getattr(error, "format_message", None)
     if say is not None:  # Typer's own, with the right exit code; their common class is not public
-        return int(getattr(error, "exit_code", FAILED)), _one_line(say())
+        return int(getattr(error, "exit_code", FAILED)), one_line(say())
     if isinstance(error, typer.Abort):
         return FAILED, "stopped"
     if isinstance(error, OSError) and error.filename is not None:
-        return FAILED, _one_line(f"{error.filename}: {error.strerror}")
+        return FAILED, one_line(f"{error.filename}: {error.strerror}")
     if isinstance(error, (ValueError, OSError)):  # the library's own words
-        return FAILED, _one_line(str(error))
-    return FAILED, _one_line(f"{type(error).__name__}: {error} (--debug shows where)")
+        return FAILED, one_line(str(error))
+    return FAILED, one_line(f"{type(error).__name__}: {error} (--debug shows where)")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text with its line breaks and runs of spaces made single spaces."""
     return " ".join(text.split())
 
@@ -126,7 +131,14 @@ def load_model(weights: Path | None) -> Segmenter:
 def progress_bar(unit: str) -> Iterator[Progress]:
     """A bar on stderr with the number done, the time it took and the time left; stdout stays free for results."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -139,3 +151,8 @@ def progress_bar(unit: str) -> Iterator[Progress]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield bar
+
+
+def set_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    """Move one task of a bar; with the bar and the task bound it is the callback that the library's loops call."""
+    bar.update(task, completed=done, total=total)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, progress_bar
+from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress
 
 if TYPE_CHECKING:
     from linocut.engine.evaluate import Evaluation
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     packs: Annotated[
-        list[Path], typer.Argument(metavar="PACK_DIR...", help="Packs: folders with manifest.csv, images and labels.")
+        list[Path], typer.Argument(metavar="PACK_DIR", help="Packs: folders with manifest.csv, images and labels.")
     ],
     split: Annotated[str, typer.Option(help="Which split: train, val or test.")] = "test",
     max_objects: Annotated[
@@ -32,27 +33,34 @@ def evaluate(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write the figures: an object for one pack, a list for several."),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as a Markdown table.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw mean IoU against clicks (.png, .svg, .pdf).")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figures as a Markdown table.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw mean IoU against clicks (.png, .svg, .pdf).")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Measure a model by the standard protocol of interactive segmentation.
 
-    Clicks fall at the centre of the largest error region; NoC@90 is the mean number of clicks until the IoU reaches
-    0.90. Objects under 256 pixels are left out and counted.
+    Clicks fall at the centre of the largest error region; NoC@90 is the mean
+    number of clicks until the IoU reaches 0.90. Objects under 256 pixels are
+    left out and counted.
 
     [bold]Examples[/bold]
 
     linocut eval data/coco200 --json coco200.json
 
-    linocut eval data/coco200 data/dsb2018 --max-objects 200 --json all.json --markdown all.md --plot all.png
+    linocut eval data/coco200 data/dsb2018 --max-objects 200 --plot both.png
     """
     from linocut.data.packs import read_pack
     from linocut.engine.evaluate import evaluate as run
 
     for folder in packs:
         try:
-            read_pack(folder, split)  # before the model is loaded, and before hours on the packs in front of a wrong one
+            read_pack(
+                folder, split
+            )  # before the model is loaded, and before hours on the packs in front of a wrong one
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="PACK_DIR") from error
     model = load_model(weights)
@@ -68,7 +76,7 @@ def evaluate(
                 max_clicks=max_clicks,
                 seed=seed,
                 stuff=stuff,
-                progress=lambda count, total, task=task: bar.update(task, completed=count, total=total),
+                progress=partial(set_progress, bar, task),
             )
             done.append(result)
             _write(done, json_path, markdown, plot)  # after every pack, so that a later failure costs nothing done

@@ -1,2 +1,168 @@
-def everything() -> None:
-    pass
+"""`linocut everything`: every object of an image, or of every image in a folder."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from linocut.cli.console import (
+    FAILED,
+    Debug,
+    Weights,
+    is_debugging,
+    load_model,
+    one_line,
+    progress_bar,
+    require_file,
+    set_progress,
+)
+
+if TYPE_CHECKING:
+    from linocut.engine.batch import Failure
+
+Grid = "how the image is asked"
+Quality = "what is kept"
+Crops = "crops of large images"
+
+
+def _number(text: str, panel: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """An option of `Segmenter.everything`; one that is not given keeps the library's default."""
+    return typer.Option(help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=False)
+
+
+def everything(
+    ctx: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(metavar="IMAGE_OR_FOLDER", help="One image, or a folder with its subfolders.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The output folder.")],
+    points_per_side: Annotated[int | None, _number("Points along each side of the grid.", Grid, least=1)] = None,
+    points_per_batch: Annotated[
+        int | None, _number("Points decoded at once: memory against speed.", Grid, least=1)
+    ] = None,
+    point_grids: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON: for each crop layer a list of \\[x, y] in 0 … 1, instead of --points-per-side.",
+            rich_help_panel=Grid,
+        ),
+    ] = None,
+    pred_iou_thresh: Annotated[float | None, _number("Least predicted IoU.", Quality, least=0, most=1)] = None,
+    stability_score_thresh: Annotated[float | None, _number("Least stability score.", Quality, least=0, most=1)] = None,
+    stability_score_offset: Annotated[
+        float | None, _number("How far the cut-off is moved to measure stability.", Quality, least=0)
+    ] = None,
+    box_nms_thresh: Annotated[
+        float | None, _number("Overlap (IoU) above which the worse of two is dropped.", Quality, least=0, most=1)
+    ] = None,
+    min_mask_region_area: Annotated[
+        int | None, _number("Fill holes and drop islands smaller than this, in pixels.", Quality, least=0)
+    ] = None,
+    crop_n_layers: Annotated[int | None, _number("Layers of crops; layer i has 4^i of them.", Crops, least=0)] = None,
+    crop_nms_thresh: Annotated[
+        float | None, _number("As --box-nms-thresh, between crops.", Crops, least=0, most=1)
+    ] = None,
+    crop_overlap_ratio: Annotated[
+        float | None, _number("Overlap of neighbouring crops, as a share of the image.", Crops, least=0, most=1)
+    ] = None,
+    crop_n_points_downscale_factor: Annotated[
+        int | None, _number("Layer i has its points a side divided by this to the power i.", Crops, least=1)
+    ] = None,
+    output_mode: Annotated[
+        Literal["coco_rle", "uncompressed_rle"],
+        typer.Option(metavar="MODE", help="How masks are written in the JSON files: coco_rle or uncompressed_rle."),
+    ] = "coco_rle",
+    page: Annotated[int, typer.Option(min=0, help="Which page of multi-page TIFFs, from 0.")] = 0,
+    weights: Weights = None,
+    debug: Debug = False,
+) -> None:
+    """Cut every object out of an image, or out of every image in a folder.
+
+    Writes OUT/labels (16-bit PNG), OUT/overlays, OUT/coco (COCO JSON with RLE,
+    one an image) and OUT/annotations.json, all of them merged. Run it again
+    after a stop and it skips the images that are done; an image that cannot be
+    read is reported at the end and the exit code is 1.
+
+    [bold]Examples[/bold]
+
+    linocut everything photo.jpg -o cut/
+
+    linocut everything photos/ -o cut/ --points-per-side 16 --pred-iou-thresh 0.8
+    """
+    if not source.is_dir():
+        require_file(source, "IMAGE_OR_FOLDER")
+    if weights is not None:
+        require_file(weights, "--weights")
+    given = {
+        "points_per_side": points_per_side,
+        "points_per_batch": points_per_batch,
+        "pred_iou_thresh": pred_iou_thresh,
+        "stability_score_thresh": stability_score_thresh,
+        "stability_score_offset": stability_score_offset,
+        "box_nms_thresh": box_nms_thresh,
+        "min_mask_region_area": min_mask_region_area,
+        "crop_n_layers": crop_n_layers,
+        "crop_nms_thresh": crop_nms_thresh,
+        "crop_overlap_ratio": crop_overlap_ratio,
+        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+        "point_grids": None if point_grids is None else _read_grids(point_grids),
+        "output_mode": output_mode,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    failures = _run(source, out, options, page, weights)
+    for failure in failures:
+        if is_debugging(ctx):
+            traceback.print_exception(failure.error)
+        typer.echo(f"linocut: error: {one_line(f'{failure.source}: {failure.error}')}", err=True)
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+def _run(source: Path, out: Path, options: dict[str, Any], page: int, weights: Path | None) -> tuple[Failure, ...]:
+    """Plan, cut and say what was done; gives the images that failed."""
+    import linocut
+    from linocut.engine.batch import plan_batch, run_batch
+
+    settings = {"linocut": linocut.__version__, "options": options, "page": page, "weights": _stamp(weights)}
+    try:
+        plan = plan_batch(source, out, settings)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="IMAGE_OR_FOLDER") from error
+    with progress_bar("images") as bar:
+        task = bar.add_task(source.name, total=None)
+        failures = run_batch(
+            plan,
+            lambda: partial(load_model(weights).everything, **options),
+            page=page,
+            progress=partial(set_progress, bar, task),
+        )
+    typer.echo(f"{len(plan.todo) - len(failures)} cut, {len(plan.done)} done before, {len(failures)} failed: {out}")
+    return failures
+
+
+def _stamp(weights: Path | None) -> list[Any] | None:
+    """What tells one file of weights from another; None for the bundled ones."""
+    return None if weights is None else [str(weights.resolve()), weights.stat().st_size, weights.stat().st_mtime_ns]
+
+
+def _read_grids(path: Path) -> list[Any]:
+    """Read the point grids, one a crop layer.
+
+    Raises:
+        typer.BadParameter: if the file is missing, is not JSON, or holds anything but points in 0 … 1.
+    """
+    require_file(path, "--point-grids")
+    try:
+        grids = json.loads(path.read_text(encoding="utf-8"))
+        good = grids and all(grid and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in grid) for grid in grids)
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise typer.BadParameter(f"{path} must hold a list of lists of [x, y] in 0 … 1", param_hint="--point-grids")
+    return list(grids)

@@ -58,7 +58,9 @@ def segment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, BMP or TIFF.")],
     point: Annotated[
         list[Any] | None,
-        typer.Option("--point", "-p", metavar="X,Y", parser=parse_point, help="A point on the object; may be repeated."),
+        typer.Option(
+            "--point", "-p", metavar="X,Y", parser=parse_point, help="A point on the object; may be repeated."
+        ),
     ] = None,
     negative: Annotated[
         list[Any] | None,
@@ -80,7 +82,8 @@ def segment(
 ) -> None:
     """Cut one object out of an image.
 
-    Coordinates are pixels, x to the right and y down, from 0,0 in the upper left corner.
+    Coordinates are pixels, x to the right and y down, from 0,0 in the
+    upper left corner.
 
     [bold]Examples[/bold]
 
@@ -90,22 +93,37 @@ def segment(
 
     linocut segment photo.jpg --box 100,80,420,390 -o mask.png --json mask.json
     """
-    points, off, masks_to = point or [], negative or [], (out, overlay, json_path)
+    points, off, outputs = point or [], negative or [], (out, overlay, json_path)
     if not points and box is None:
         raise typer.BadParameter("give at least one --point or a --box: something must say which object is meant")
-    if not any(masks_to):
+    if not any(outputs):
         raise typer.BadParameter("give at least one output: -o, --overlay or --json")
     if out is not None and out.suffix.lower() != ".png":
         raise typer.BadParameter(f"the mask is written as PNG, got {out}", param_hint="-o")
     require_file(image, "IMAGE")
+    import numpy as np
+
+    from linocut.data.files import atomic_path
     from linocut.data.images import open_image
+    from linocut.data.overlay import draw_labels
+    from linocut.engine.batch import write_png
 
     pixels = open_image(image, page=page)
     _check_inside(pixels.shape[1], pixels.shape[0], points + off, box)
     session = load_model(weights).open(pixels)
     mask = _prompt(session, points, off, box)
-    _write(mask, session, image, out, overlay, json_path)
-    typer.echo(f"{mask.area} pixels, predicted IoU {mask.score:.2f}, written to {', '.join(str(p) for p in masks_to if p)}")
+    if out is not None:
+        write_png(out, mask.array.astype(np.uint8) * 255)
+    if overlay is not None:
+        write_png(overlay, draw_labels(pixels, mask.array.astype(np.int32)))
+    if json_path is not None:
+        prompt = {"points": points, "negative": off, "box": box}
+        text = json.dumps({"image": str(image), "prompt": prompt, **_describe(mask)}, indent=2)
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(json_path) as temporary:
+            Path(temporary).write_text(text + "\n", encoding="utf-8")
+    written = ", ".join(str(path) for path in outputs if path is not None)
+    typer.echo(f"{mask.area} pixels, predicted IoU {mask.score:.2f}: {written}")
 
 
 def _check_inside(width: int, height: int, points: list[Point], box: Box | None) -> None:
@@ -128,3 +146,14 @@ def _prompt(session: Session, points: list[Point], off: list[Point], box: Box | 
     masks += [session.click(x, y) for x, y in points]
     masks += [session.click(x, y, positive=False) for x, y in off]
     return masks[-1]
+
+
+def _describe(mask: Mask) -> dict[str, Any]:
+    """The mask as JSON: its box is (x0, y0, x1, y1) in pixels, its segmentation COCO's RLE."""
+    return {
+        "score": float(mask.score),
+        "stability": float(mask.stability),
+        "area": int(mask.area),
+        "bbox": [float(value) for value in mask.bbox],
+        "segmentation": mask.rle(),
+    }

@@ -46,6 +46,9 @@ class CutImage(Protocol):
         """SAM's dict for every object, its segmentation as RLE."""
 
 
+Cut = Callable[[NDArray[np.uint8]], CutImage]
+
+
 @dataclass(frozen=True)
 class Job:
     """One image and where its outputs go."""
@@ -108,7 +111,7 @@ def plan_batch(source: str | Path, out: str | Path, settings: Mapping[str, Any])
 
 def run_batch(
     plan: Plan,
-    cut: Callable[[NDArray[np.uint8]], CutImage],
+    load: Callable[[], Cut],
     *,
     page: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -117,7 +120,8 @@ def run_batch(
 
     Args:
         plan: from `plan_batch`.
-        cut: gives everything in an (H, W, 3) uint8 RGB image.
+        load: gives the function that finds everything in an (H, W, 3) uint8 RGB image. It is called once, and only
+            if there is an image to cut: a restart with nothing to do loads no model.
         page: which page of a multi-page TIFF.
         progress: called with (images done, images in all), first with those that were done before.
 
@@ -128,16 +132,30 @@ def run_batch(
     before, total = len(plan.done), len(plan.done) + len(plan.todo)
     report(before, total)
     failures: list[Failure] = []
-    for count, job in enumerate(plan.todo, before + 1):
-        try:
-            _cut_one(job, cut, plan.settings, page)
-        except Exception as error:  # one bad image, whatever is wrong with it, must not cost the rest
-            failures.append(Failure(job.source, error))
-        report(count, total)
+    if plan.todo:
+        cut = load()
+        for count, job in enumerate(plan.todo, before + 1):
+            try:
+                _cut_one(job, cut, plan.settings, page)
+            except Exception as error:  # noqa: BLE001 - one bad image, whatever is wrong with it, must not cost the rest
+                failures.append(Failure(job.source, error))
+            report(count, total)
     failed = {failure.source for failure in failures}
     good = [job for job in (*plan.done, *plan.todo) if job.source not in failed]
     _merge_records(sorted(good, key=lambda job: job.file_name), plan.out / "annotations.json")
     return tuple(failures)
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write a PNG whole or not at all, whatever the suffix; missing folders are made.
+
+    Args:
+        path: where to.
+        pixels: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
@@ -182,13 +200,13 @@ def _is_done(job: Job, settings: Mapping[str, Any]) -> bool:
     if not (job.labels.is_file() and job.overlay.is_file() and job.record.is_file()):
         return False
     try:
-        record = json.loads(job.record.read_text(encoding="utf-8"))
-    except ValueError:
+        made_from = json.loads(job.record.read_text(encoding="utf-8"))["info"]["made_from"]
+    except (ValueError, KeyError, TypeError):  # damaged, or not ours
         return False
-    return bool(record.get("info", {}).get("made_from") == _stamp(job, settings))
+    return bool(made_from == _stamp(job, settings))
 
 
-def _cut_one(job: Job, cut: Callable[[NDArray[np.uint8]], CutImage], settings: Mapping[str, Any], page: int) -> None:
+def _cut_one(job: Job, cut: Cut, settings: Mapping[str, Any], page: int) -> None:
     """Cut one image and write its three files, the record last."""
     stamp = _stamp(job, settings)
     image = open_image(job.source, page=page)
@@ -196,8 +214,8 @@ def _cut_one(job: Job, cut: Callable[[NDArray[np.uint8]], CutImage], settings: M
     labels = result.label_map
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         raise ValueError(f"a 16-bit label map holds 65535 objects, got {labels.max()}; raise the quality thresholds")
-    _write_png(job.labels, labels.astype(np.uint16))
-    _write_png(job.overlay, draw_labels(image, labels))
+    write_png(job.labels, labels.astype(np.uint16))
+    write_png(job.overlay, draw_labels(image, labels))
     height, width = image.shape[:2]
     record = {
         "info": {"description": "everything, cut by Linocut", "made_from": stamp},
@@ -211,13 +229,6 @@ def _cut_one(job: Job, cut: Callable[[NDArray[np.uint8]], CutImage], settings: M
     job.record.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(job.record) as temporary:
         Path(temporary).write_text(json.dumps(record), encoding="utf-8")
-
-
-def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    """Write a PNG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _merge_records(jobs: list[Job], path: Path) -> None:

@@ -4,8 +4,8 @@ The protocol of f-BRS and RITM. The first click is at the centre of the object, 
 largest error region, positive where the mask lacks the object and negative where it spills over. An object ends when
 it has `max_clicks` clicks, or when nothing later needs a further click: its IoU is at least 0.90, the highest
 threshold, *and* it has the five clicks of the last reported IoU. So iou1, iou3 and iou5 are always measured, never
-carried over; beyond the fifth click `iou_by_click` keeps the last IoU of an object that has ended. An object whose
-mask has no error left ends at once, for there is nothing to click on.
+carried over; beyond the fifth click `iou_by_click` keeps the last IoU of an object that has ended. No pixel is
+clicked twice; an object with no error left to click on ends at once.
 
 Sources: Sofiiuk, Petrov, Barinova, Konushin, "f-BRS", CVPR 2020 (https://arxiv.org/abs/2001.10331), section 5;
 Sofiiuk, Petrov, Konushin, "Reviving Iterative Training with Mask Guidance", 2021 (https://arxiv.org/abs/2102.06583).
