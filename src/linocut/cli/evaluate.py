@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress
+from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress, write_text
 
 if TYPE_CHECKING:
     from linocut.engine.evaluate import Evaluation
@@ -85,17 +85,13 @@ def evaluate(
 
 def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
     """Write the files that were asked for."""
-    from linocut.data.files import atomic_path
     from linocut.engine.evaluate import markdown_table, plot_iou_by_click
 
     if json_path is not None:
         figures = [e.to_json() for e in done]
-        with atomic_path(json_path) as temporary:
-            text = json.dumps(figures if len(figures) > 1 else figures[0], indent=2)
-            Path(temporary).write_text(text + "\n", encoding="utf-8")
+        write_text(json_path, json.dumps(figures if len(figures) > 1 else figures[0], indent=2) + "\n")
     if markdown is not None:
-        with atomic_path(markdown) as temporary:
-            Path(temporary).write_text(markdown_table(done), encoding="utf-8")
+        write_text(markdown, markdown_table(done))
     if plot is not None:
         plot_iou_by_click(done, plot)
 

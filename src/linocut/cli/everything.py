@@ -138,12 +138,20 @@ def _run(source: Path, out: Path, options: dict[str, Any], page: int, weights: P
         task = bar.add_task(source.name, total=None)
         failures = run_batch(
             plan,
-            lambda: partial(load_model(weights).everything, **options),
+            lambda: partial(load_model(weights).everything, **_as_arguments(options)),
             page=page,
             progress=partial(set_progress, bar, task),
         )
     typer.echo(f"{len(plan.todo) - len(failures)} cut, {len(plan.done)} done before, {len(failures)} failed: {out}")
     return failures
+
+
+def _as_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as `Segmenter.everything` takes them: point grids are arrays there, and lists in the records."""
+    import numpy as np
+
+    grids = options.get("point_grids")
+    return options if grids is None else {**options, "point_grids": [np.asarray(grid, float) for grid in grids]}
 
 
 def _stamp(weights: Path | None) -> list[Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, require_file
+from linocut.cli.console import Debug, Weights, load_model, require_file, write_text
 
 if TYPE_CHECKING:
     from linocut.vision.masks import Mask
@@ -103,7 +103,6 @@ def segment(
     require_file(image, "IMAGE")
     import numpy as np
 
-    from linocut.data.files import atomic_path
     from linocut.data.images import open_image
     from linocut.data.overlay import draw_labels
     from linocut.engine.batch import write_png
@@ -119,9 +118,7 @@ def segment(
     if json_path is not None:
         prompt = {"points": points, "negative": off, "box": box}
         text = json.dumps({"image": str(image), "prompt": prompt, **_describe(mask)}, indent=2)
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(json_path) as temporary:
-            Path(temporary).write_text(text + "\n", encoding="utf-8")
+        write_text(json_path, text + "\n")
     written = ", ".join(str(path) for path in outputs if path is not None)
     typer.echo(f"{mask.area} pixels, predicted IoU {mask.score:.2f}: {written}")
 

@@ -214,7 +214,7 @@ def _run_object(session: ClickSession, item: ObjectMask, max_clicks: int, goal: 
         if place is None or (ious and ious[-1] >= goal and len(ious) >= max(REPORTED_CLICKS)):
             break
         x, y, positive = place
-        clicked[int(y), int(x)] = True
+        clicked[y, x] = True
         start = time.process_time()
         prediction = session.click(x, y, positive=positive).array
         seconds.append(time.process_time() - start)
@@ -226,21 +226,16 @@ def _run_object(session: ClickSession, item: ObjectMask, max_clicks: int, goal: 
 
 def _place_click(
     prediction: NDArray[np.bool_], item: ObjectMask, clicked: NDArray[np.bool_]
-) -> tuple[float, float, bool] | None:
+) -> tuple[int, int, bool] | None:
     """The next click, or None if there is no error left to click on.
 
-    Ignored pixels count as right. So do pixels clicked before, but only if the centre of the largest error is one of
-    them: the same click again would tell the model nothing, and a model that does not answer to it would be asked it
-    for ever.
+    Pixels clicked before are passed over, but only if the centre of the largest error is one of them: the same click
+    again would tell the model nothing.
     """
-    seen = prediction if item.ignore is None else np.where(item.ignore, item.mask, prediction)
-    if np.array_equal(seen, item.mask):
-        return None
-    x, y, positive = next_click(seen, item.mask)
-    if not clicked[int(y), int(x)]:
-        return x, y, positive
-    seen = np.where(clicked, item.mask, seen)
-    return None if np.array_equal(seen, item.mask) else next_click(seen, item.mask)
+    place = next_click(prediction, item.mask, item.ignore)
+    if place is None or not clicked[place[1], place[0]]:
+        return place
+    return next_click(prediction, item.mask, clicked if item.ignore is None else clicked | item.ignore)
 
 
 def _tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
