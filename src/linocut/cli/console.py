@@ -156,12 +156,3 @@ def progress_bar(unit: str) -> Iterator[Progress]:
 def set_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
     """Move one task of a bar; with the bar and the task bound it is the callback that the library's loops call."""
     bar.update(task, completed=done, total=total)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; missing folders are made."""
-    from linocut.data.files import atomic_path
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress, write_text
+from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress
 
 if TYPE_CHECKING:
     from linocut.engine.evaluate import Evaluation
@@ -85,13 +85,15 @@ def evaluate(
 
 def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
     """Write the files that were asked for."""
+    from linocut.data.files import write_atomic
     from linocut.engine.evaluate import markdown_table, plot_iou_by_click
 
     if json_path is not None:
         figures = [e.to_json() for e in done]
-        write_text(json_path, json.dumps(figures if len(figures) > 1 else figures[0], indent=2) + "\n")
+        text = json.dumps(figures if len(figures) > 1 else figures[0], indent=2)
+        write_atomic(json_path, f"{text}\n".encode())
     if markdown is not None:
-        write_text(markdown, markdown_table(done))
+        write_atomic(markdown, markdown_table(done).encode())
     if plot is not None:
         plot_iou_by_click(done, plot)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, require_file, write_text
+from linocut.cli.console import Debug, Weights, load_model, require_file
 
 if TYPE_CHECKING:
     from linocut.vision.masks import Mask
@@ -103,6 +103,7 @@ def segment(
     require_file(image, "IMAGE")
     import numpy as np
 
+    from linocut.data.files import write_atomic
     from linocut.data.images import open_image
     from linocut.data.overlay import draw_labels
     from linocut.engine.batch import write_png
@@ -118,7 +119,7 @@ def segment(
     if json_path is not None:
         prompt = {"points": points, "negative": off, "box": box}
         text = json.dumps({"image": str(image), "prompt": prompt, **_describe(mask)}, indent=2)
-        write_text(json_path, text + "\n")
+        write_atomic(json_path, f"{text}\n".encode())
     written = ", ".join(str(path) for path in outputs if path is not None)
     typer.echo(f"{mask.area} pixels, predicted IoU {mask.score:.2f}: {written}")
 

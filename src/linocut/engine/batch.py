@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut.data.files import atomic_path
+from linocut.data.files import atomic_path, write_atomic
 from linocut.data.images import open_image
 from linocut.data.overlay import draw_labels
 
@@ -153,7 +153,6 @@ def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Non
         path: where to.
         pixels: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
@@ -226,17 +225,14 @@ def _cut_one(job: Job, cut: Cut, settings: Mapping[str, Any], page: int) -> None
         ],
         "categories": CATEGORIES,
     }
-    job.record.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(job.record) as temporary:
-        Path(temporary).write_text(json.dumps(record), encoding="utf-8")
+    write_atomic(job.record, json.dumps(record).encode())
 
 
 def _merge_records(jobs: list[Job], path: Path) -> None:
     """Write one COCO file of many, reading one record at a time: together they may not fit in memory."""
     images: list[dict[str, Any]] = []
     count = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, Path(temporary).open("w", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         info = {"description": "everything, cut by Linocut"}
         file.write(f'{{"info": {json.dumps(info)}, "categories": {json.dumps(CATEGORIES)}, "annotations": [')
         for image_id, job in enumerate(jobs, 1):

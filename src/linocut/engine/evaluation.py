@@ -136,6 +136,5 @@ def plot_iou_by_click(evaluations: Sequence[Evaluation], path: str | Path) -> No
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", fontsize="small")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=150)
