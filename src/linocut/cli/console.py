@@ -65,7 +65,7 @@ class OneLineErrors(TyperGroup):
         """Run a command line and leave the process with its exit code."""
         try:
             result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the person at the terminal gets one line and a code
+        except Exception as error:
             code, message = _explain(error)
             print(f"linocut: error: {message}", file=sys.stderr)
             sys.exit(code)

@@ -133,7 +133,7 @@ def _check_inside(width: int, height: int, points: list[Point], box: Box | None)
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise typer.BadParameter(f"point {x:g},{y:g} lies outside the image, which is {width} x {height} pixels")
-    if box is not None and not (0 <= box[0] and 0 <= box[1] and box[2] <= width and box[3] <= height):
+    if box is not None and not (box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height):
         text = ",".join(f"{value:g}" for value in box)
         raise typer.BadParameter(f"box {text} reaches outside the image, which is {width} x {height} pixels")
 

@@ -3,29 +3,101 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linocut.cli.console import Debug
+from linocut.cli.console import Debug, progress_bar
+
+if TYPE_CHECKING:
+    from linocut.engine.train import Progress
+
+Run = "the run"
+Fine = "fine tuning of the training (see linocut.engine.train.TrainConfig)"
+
+
+def _setting(text: str, panel: str, metavar: str = "N", least: float | None = None) -> Any:
+    """A field of `TrainConfig`; one that is not given keeps its default."""
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=panel, min=least, show_default=False)
 
 
 def train(
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder of packs, or one pack.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The run's folder: checkpoints, log and weights.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps in all.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Crops a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
-    mixer: Annotated[str | None, typer.Option(help="The global mixer, by name.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same weights.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder of packs, or one pack.", rich_help_panel=Run)],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The run's folder: checkpoint, weights, log.csv.", rich_help_panel=Run)
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out.", rich_help_panel=Run)
+    ] = False,
+    steps: Annotated[int | None, _setting("Optimiser steps in all.", Run, least=1)] = None,
+    objects: Annotated[int | None, _setting("Objects a step.", Run, least=1)] = None,
+    mixer: Annotated[str | None, _setting("The global mixer, by name.", Run, "NAME")] = None,
+    seed: Annotated[int | None, _setting("Decides initial weights, batches and clicks.", Run, least=0)] = None,
+    imagenet: Annotated[
+        str | None, _setting('ImageNet weights of the trunk; "" starts from random ones.', Run, "FILE")
+    ] = None,
+    learning_rate: Annotated[float | None, _setting("Peak learning rate of the new layers.", Fine, least=0)] = None,
+    trunk_rate: Annotated[float | None, _setting("The trunk learns so many times as fast.", Fine, least=0)] = None,
+    frozen_steps: Annotated[int | None, _setting("First steps with the trunk left alone.", Fine, least=0)] = None,
+    warmup: Annotated[int | None, _setting("Steps of linear warm-up.", Fine, least=0)] = None,
+    cooldown: Annotated[int | None, _setting("Last steps, over which the rate falls to 0.", Fine, least=0)] = None,
+    weight_decay: Annotated[float | None, _setting("AdamW's.", Fine, least=0)] = None,
+    average: Annotated[float | None, _setting("Decay of the average of the weights.", Fine, least=0)] = None,
+    save_every: Annotated[int | None, _setting("Steps between checkpoints.", Fine, least=1)] = None,
+    val_every: Annotated[int | None, _setting("Steps between validations.", Fine, least=1)] = None,
+    val_batches: Annotated[int | None, _setting("Batches a validation takes.", Fine, least=1)] = None,
     debug: Debug = False,
 ) -> None:
     """Train a model on the train splits of packs, watching the val splits.
+
+    A run that was stopped goes on with --resume as if it had not been.
 
     [bold]Examples[/bold]
 
     linocut train --data data --out runs/first --steps 20000
 
-    linocut train --data data --out runs/first --resume
+    linocut train --data data --out runs/first --steps 20000 --resume
     """
+    given = {
+        "steps": steps,
+        "objects": objects,
+        "mixer": mixer,
+        "seed": seed,
+        "imagenet": imagenet,
+        "learning_rate": learning_rate,
+        "trunk_rate": trunk_rate,
+        "frozen_steps": frozen_steps,
+        "warmup": warmup,
+        "cooldown": cooldown,
+        "weight_decay": weight_decay,
+        "average": average,
+        "save_every": save_every,
+        "val_every": val_every,
+        "val_batches": val_batches,
+    }
+    _run(data, out, resume, {name: value for name, value in given.items() if value is not None})
+
+
+def _run(data: Path, out: Path, resume: bool, settings: dict[str, Any]) -> None:
+    """Train under a progress bar; a line for every validation stays on the screen, or in a log."""
+    from linocut.engine import train as engine
+
+    try:
+        engine.find_packs(data)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from error
+    config = engine.TrainConfig(data=str(data), out=str(out), **settings)
+    with progress_bar("steps") as bar:
+        task = bar.add_task("training", total=config.steps)
+
+        def report(progress: Progress) -> None:
+            text = f"loss {progress.loss:.3f}, IoU {progress.first_iou:.2f}"
+            bar.update(task, completed=progress.step, description=text)
+            if progress.val_first_iou is not None:
+                bar.console.print(
+                    f"step {progress.step}: {text}; val loss {progress.val_loss:.3f}, IoU after one click "
+                    f"{progress.val_first_iou:.3f}, after two {progress.val_second_iou:.3f}"
+                )
+
+        weights = engine.train(config, resume=resume, report=report)
+    typer.echo(f"weights: {weights}")

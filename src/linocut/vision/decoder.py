@@ -140,7 +140,7 @@ class MaskDecoder(nn.Module):
         fine_channels: width of the fine step.
     """
 
-    def __init__(self, config: EncoderConfig, *, fine_channels: int = 32) -> None:
+    def __init__(self, config: EncoderConfig, *, fine_channels: int = 24) -> None:
         super().__init__()
         c16, c8, c4 = config.channels16, config.channels8, config.channels4
         self.prompt8 = nn.Conv2d(_MAPS, c8, 4, stride=2, padding=1)
@@ -158,6 +158,7 @@ class MaskDecoder(nn.Module):
         self.leave8 = LocalBlock(c8, kernel=5)
         self.up4 = nn.Conv2d(c8, c4, 1)
         self.leave4 = LocalBlock(c4, kernel=5)
+        self.leave = TokenNorm(c4)
         self.masks = nn.Conv2d(c4, SLOTS, 1)
         self.quality = nn.Sequential(nn.Linear(2 * c8 + 2, c8), nn.ReLU(), nn.Linear(c8, SLOTS))
         self.fine = FineStep(c4, fine_channels)
@@ -170,7 +171,7 @@ class MaskDecoder(nn.Module):
         x8 = self.similarity(x8, functional.avg_pool2d(evidence, 2))
         x16 = self.middle(window.stride16 + self.down(x8))
         x8 = self.leave8(x8 + upsample(self.up8(x16)))
-        x4 = self.leave4(window.stride4 + self.prompt4(maps) + upsample(self.up4(x8)))
+        x4 = self.leave(self.leave4(window.stride4 + self.prompt4(maps) + upsample(self.up4(x8))))
         logits = self.masks(x4)
         return Look(logits, self._predict_iou(logits.detach(), x8), x4)
 
@@ -193,24 +194,25 @@ class MaskDecoder(nn.Module):
 
 
 class FineStep(nn.Module):
-    """Sharpen slot 0 of a look from 64² to 256² with stride-2 features and pixels."""
+    """Sharpen slot 0 of a look from 64² to 256² with stride-2 features and pixels.
+
+    Plain 3×3 convolutions: at this resolution memory traffic is the cost, and they make the fewest passes.
+    """
 
     def __init__(self, c4: int, channels: int) -> None:
         super().__init__()
         self.from_look = nn.Conv2d(c4, channels, 1)
-        self.from_stride2 = nn.Conv2d(TRUNK_CHANNELS[2], channels, 1)
-        self.from_pixels = nn.Conv2d(12, channels, 1)
-        self.from_prompt = nn.Conv2d(3, channels, 3, padding=1)
-        self.blocks = nn.Sequential(LocalBlock(channels, kernel=5), LocalBlock(channels, kernel=5))
-        self.out = nn.Conv2d(channels, 4, 1)
+        self.from_window = nn.Conv2d(TRUNK_CHANNELS[2] + 12 + 3, channels, 3, padding=1)
+        self.middle = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, 4, 3, padding=1)
 
     def forward(
         self, window: WindowFeatures, clicks: Float[Tensor, "n 2 128 128"], look: Look
     ) -> Float[Tensor, "n 1 256 256"]:
         """Coarse logits plus a learnt correction."""
         coarse = look.logits[:, :1]
-        maps = torch.cat([clicks.to(coarse.dtype), torch.tanh(upsample(coarse) / 4)], dim=1)
-        x = upsample(self.from_look(look.hidden)) + self.from_stride2(window.stride2)
-        x = x + self.from_pixels(functional.pixel_unshuffle(window.pixels, 2)) + self.from_prompt(maps)
-        correction = functional.pixel_shuffle(self.out(self.blocks(x)), 2)
-        return upsample(coarse, 4) + correction
+        pixels = functional.pixel_unshuffle(window.pixels, 2)
+        maps = torch.cat([window.stride2, pixels, clicks.to(coarse.dtype), torch.tanh(upsample(coarse) / 4)], dim=1)
+        x = functional.relu(upsample(self.from_look(look.hidden)) + self.from_window(maps), inplace=True)
+        x = functional.relu(self.middle(x), inplace=True)
+        return upsample(coarse, 4) + functional.pixel_shuffle(self.out(x), 2)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from linocut.vision.efficientnet import TRUNK_CHANNELS, EfficientNetLite0
-from linocut.vision.layers import GlobalBlock, LocalBlock, upsample
+from linocut.vision.layers import GlobalBlock, LocalBlock, TokenNorm, upsample
 
 BASE = 256
 """Side in pixels of the decoder's window; the coarsest octave fits into one."""
@@ -93,6 +93,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         c16, c8, c4 = config.channels16, config.channels8, config.channels4
         self.trunk = EfficientNetLite0()
+        self.norms = nn.ModuleDict({str(stride): TokenNorm(channels) for stride, channels in TRUNK_CHANNELS.items()})
         self.lateral32 = nn.Conv2d(TRUNK_CHANNELS[32], c16, 1)
         self.lateral16 = nn.Conv2d(TRUNK_CHANNELS[16], c16, 1)
         self.lateral8 = nn.Conv2d(TRUNK_CHANNELS[8], c8, 1)
@@ -117,7 +118,7 @@ class ImageEncoder(nn.Module):
         height, width = image.shape[-2:]
         pixels = functional.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        features = self.trunk(pixels)
+        features = {stride: self.norms[str(stride)](x) for stride, x in self.trunk(pixels).items()}
         p16 = self.mix16(self.lateral16(features[16]) + upsample(self.lateral32(features[32])))
         p8 = self.mix8(self.lateral8(features[8]) + upsample(self.down8(p16)))
         p4 = self.local4(self.lateral4(features[4]) + upsample(self.down4(p8)))

@@ -1,0 +1,155 @@
+"""Training samples: crops of pack images with the objects in them. A batch is a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.data.packs import PackImage, read_pack
+from linocut.engine.augment import jitter, paste
+
+Rng = np.random.Generator
+MIN_AREA = 60
+"""Objects with fewer pixels in the crop are not asked for."""
+
+PACK_WEIGHTS = {
+    "coco200": 0.24,
+    "coco_extra": 0.12,
+    "bsds500": 0.22,
+    "dsb2018": 0.18,
+    "horses": 0.08,
+    "clothing": 0.05,
+    "camvid": 0.05,
+    "em_isbi2012": 0.04,
+    "whales": 0.02,
+}
+"""How often each pack is drawn; packs not named here get the mean weight."""
+
+_DONORS = ("horses", "whales", "coco200", "coco_extra")
+_CROPS = ((256, 4, 0.55), (384, 2, 0.30), (512, 1, 0.15))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One image of a batch.
+
+    Attributes:
+        image: (C, C, 3) uint8, padded with the mean colour right and below where the image is smaller.
+        size: (height, width) of what is image.
+        objects: K masks, each (height, width) bool.
+        ignore: (height, width) bool or None.
+    """
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    objects: tuple[NDArray[np.bool_], ...]
+    ignore: NDArray[np.bool_] | None
+
+
+class SampleSource:
+    """Draws batches of crops from packs, balanced over packs and object sizes.
+
+    Decoded images stay in memory (the packs of this project need about 1.5 GB).
+
+    Args:
+        folders: pack folders.
+        split: which split to draw from.
+        seed: with the step, decides every batch.
+        objects_per_batch: how many objects a batch holds.
+    """
+
+    def __init__(self, folders: Sequence[str], *, split: str, seed: int, objects_per_batch: int) -> None:
+        packs = [read_pack(folder, split) for folder in folders]
+        self.packs = {pack.name: pack.images for pack in packs}
+        mean = sum(PACK_WEIGHTS.values()) / len(PACK_WEIGHTS)
+        weights = np.array([PACK_WEIGHTS.get(name, mean) for name in self.packs])
+        self.names, self.weights = list(self.packs), weights / weights.sum()
+        self.seed, self.objects_per_batch = seed, objects_per_batch
+        self._cache: dict[tuple[str, str], tuple[NDArray[np.uint8], list[NDArray[np.int32]]]] = {}
+
+    def batch(self, step: int) -> list[Crop]:
+        """The crops of one step, all of one size; each holds the same number of objects."""
+        rng = np.random.default_rng((self.seed, step))
+        side, count, _ = _CROPS[int(rng.choice(len(_CROPS), p=[c[2] for c in _CROPS]))]
+        crops: list[Crop] = []
+        while len(crops) < count:
+            crop = self._crop(side, self.objects_per_batch // count, rng)
+            if crop is not None:
+                crops.append(crop)
+        return crops
+
+    def _read(self, name: str, item: PackImage) -> tuple[NDArray[np.uint8], list[NDArray[np.int32]]]:
+        key = (name, item.id)
+        if key not in self._cache:
+            self._cache[key] = (item.load_image(), item.load_labels())
+        return self._cache[key]
+
+    def _draw(self, names: Sequence[str], weights: NDArray[np.float64], rng: Rng) -> tuple[str, PackImage]:
+        name = names[int(rng.choice(len(names), p=weights))]
+        items = self.packs[name]
+        return name, items[int(rng.integers(len(items)))]
+
+    def _crop(self, side: int, objects: int, rng: Rng) -> Crop | None:
+        name, item = self._draw(self.names, self.weights, rng)
+        image, maps = self._read(name, item)
+        map_index = int(rng.integers(len(maps)))
+        image, labels = _rescale(image, maps[map_index], side, rng)
+        image, labels = _cut(image, labels, side, rng)
+        if rng.random() < 0.5:
+            image, labels = image[:, ::-1], labels[:, ::-1]
+        found = list(item.objects_of(np.ascontiguousarray(labels), map_index, stuff=True))
+        masks = [o.mask for o in found]
+        ignore = found[0].ignore if found else None
+        image = jitter(np.ascontiguousarray(image), rng)
+        if item.type.startswith("photo") and rng.random() < 0.3:
+            image, masks = self._paste(image, masks, rng)
+        masks = [m for m in masks if m.sum() >= MIN_AREA]
+        if not masks:
+            return None
+        areas = np.sqrt([m.sum() for m in masks])
+        chosen = rng.choice(len(masks), objects, replace=len(masks) < objects, p=areas / areas.sum())
+        padded = np.full((side, side, 3), 127, np.uint8)
+        padded[: image.shape[0], : image.shape[1]] = image
+        height, width = image.shape[:2]
+        return Crop(padded, (height, width), tuple(masks[int(i)] for i in chosen), ignore)
+
+    def _paste(
+        self, image: NDArray[np.uint8], masks: list[NDArray[np.bool_]], rng: Rng
+    ) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+        """An object of another image pasted over this one."""
+        names = [name for name in self.names if name in _DONORS]
+        if not names:
+            return image, masks
+        name, item = self._draw(names, np.full(len(names), 1 / len(names)), rng)
+        donor, maps = self._read(name, item)
+        objects = [o.mask for o in item.objects_of(maps[0], 0) if o.mask.sum() > 400]
+        if not objects:
+            return image, masks
+        return paste(image, masks, donor, objects[int(rng.integers(len(objects)))], rng)
+
+
+def _rescale(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], side: int, rng: Rng
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Resize by a random factor: from the whole image in the crop to twice its size."""
+    longest = max(image.shape[:2])
+    low = min(0.7 * side / longest, 1.0)
+    factor = float(np.exp(rng.uniform(np.log(low), np.log(2.0 if longest < 400 else 1.5))))
+    width, height = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=mode)
+    values = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized, np.uint8), np.asarray(values, np.int32)
+
+
+def _cut(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], side: int, rng: Rng
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """A random square of the image, smaller where the image is."""
+    y = int(rng.integers(max(0, image.shape[0] - side) + 1))
+    x = int(rng.integers(max(0, image.shape[1] - side) + 1))
+    return image[y : y + side, x : x + side], labels[y : y + side, x : x + side]

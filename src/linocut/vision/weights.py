@@ -1,0 +1,57 @@
+"""Reading and writing the segmenter's weights: fp16 safetensors with the configuration in the header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from linocut.data.files import atomic_path
+from linocut.vision.encoder import EncoderConfig
+from linocut.vision.network import SegmenterNet
+
+BUNDLED = "linocut-base.safetensors"
+_FORMAT = "linocut-segmenter-1"
+
+
+def save_weights(path: str | Path, weights: Mapping[str, Tensor], config: EncoderConfig) -> None:
+    """Write weights as fp16, atomically."""
+    half = {name: value.detach().to(torch.float16).contiguous() for name, value in weights.items()}
+    header = {"format": _FORMAT, "config": json.dumps(asdict(config))}
+    with atomic_path(path) as temporary:
+        save_file(half, temporary, metadata=header)
+
+
+def load_net(path: str | Path) -> SegmenterNet:
+    """Build the network a file of weights describes, in float32.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file of Linocut weights, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"{path} does not hold Linocut weights (format {header.get('format')!r}, wanted {_FORMAT!r})")
+    net = SegmenterNet(EncoderConfig(**json.loads(header["config"])))
+    net.load_state_dict(weights)
+    return net
+
+
+def bundled_path() -> Path:
+    """The weights that ship with the package."""
+    return Path(str(resources.files("linocut") / "weights" / BUNDLED))
