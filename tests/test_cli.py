@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 import linocut
 from linocut.cli.app import app
+from linocut.engine import train as engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, NumPy 2
 
@@ -236,7 +238,8 @@ class TestApp:
 
 
 class TestSegment:
-    def test_one_point(self, model: Model, photo: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_one_point(self, photo: Path, tmp_path: Path) -> None:
         ran = run("segment", photo, "--point", "8,8", "-o", tmp_path / "new" / "mask.png")
         assert (ran.code, ran.err) == (0, "")
         assert "200 pixels, predicted IoU 0.88" in ran.out
@@ -255,7 +258,8 @@ class TestSegment:
         with Image.open(out) as mask:
             assert int((np.asarray(mask) == 255).sum()) == 200 + 360
 
-    def test_json_and_overlay(self, model: Model, photo: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_json_and_overlay(self, photo: Path, tmp_path: Path) -> None:
         ran = run("segment", photo, "-p", "8,8", "--json", tmp_path / "m.json", "--overlay", tmp_path / "o.png")
         assert ran.code == 0
         record = json.loads((tmp_path / "m.json").read_text())
@@ -310,10 +314,12 @@ class TestSegment:
         assert model.log == []
         assert [path.name for path in tmp_path.iterdir()] == ["photo.png"], "nothing was written"
 
-    def test_a_folder_is_no_image(self, model: Model, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_a_folder_is_no_image(self, tmp_path: Path) -> None:
         assert_refused(run("segment", tmp_path, "-p", "1,1", "-o", tmp_path / "m.png"), 2, "is a folder")
 
-    def test_an_output_that_cannot_be_written(self, model: Model, photo: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_an_output_that_cannot_be_written(self, photo: Path) -> None:
         assert_refused(run("segment", photo, "-p", "8,8", "-o", photo / "m.png"), 1, str(photo))
 
 
@@ -347,7 +353,8 @@ class TestEverything:
         assert len(model.loads) == loads, "with nothing to do no model is loaded"
         assert "3 cut" in run("everything", photos, "-o", out, "--points-per-side", "8").out
 
-    def test_a_bad_image_is_reported_at_the_end(self, model: Model, photos: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_a_bad_image_is_reported_at_the_end(self, photos: Path, tmp_path: Path) -> None:
         (photos / "a.png").write_bytes(b"\x89PNG broken")
         ran = run("everything", photos, "-o", tmp_path / "out")
         assert ran.code == 1
@@ -357,7 +364,8 @@ class TestEverything:
         assert "Traceback" not in ran.err
         assert "Traceback" in run("everything", photos, "-o", tmp_path / "out", "--debug").err
 
-    def test_one_image(self, model: Model, photo: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_one_image(self, photo: Path, tmp_path: Path) -> None:
         assert run("everything", photo, "-o", tmp_path / "out").code == 0
         assert (tmp_path / "out" / "overlays" / "photo.png").is_file()
 
@@ -388,14 +396,16 @@ class TestEverything:
         np.testing.assert_array_equal(first, [[0.25, 0.5], [0.75, 0.5]])
         assert second.shape == (1, 2)
 
+    @pytest.mark.usefixtures("model")
     @pytest.mark.parametrize("text", ["[[[0.5]]]", "[[[0.5, 2]]]", "[]", "{", "[[]]", "[0.5]", '[[["a", "b"]]]', "3"])
-    def test_bad_point_grids(self, model: Model, photo: Path, tmp_path: Path, text: str) -> None:
+    def test_bad_point_grids(self, photo: Path, tmp_path: Path, text: str) -> None:
         grids = tmp_path / "grids.json"
         grids.write_text(text)
         ran = run("everything", photo, "-o", tmp_path / "out", "--point-grids", grids)
         assert_refused(ran, 2, "--point-grids", "lists of [x, y] in 0 … 1")
 
-    def test_wrong_usage(self, model: Model, photo: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_wrong_usage(self, photo: Path, tmp_path: Path) -> None:
         empty = tmp_path / "empty"
         empty.mkdir()
         assert_refused(run("everything", tmp_path / "none", "-o", tmp_path / "out"), 2, "none does not exist")
@@ -425,7 +435,8 @@ class TestEval:
         )
         return folder
 
-    def test_one_pack_gives_one_object(self, model: Model, pack: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_one_pack_gives_one_object(self, pack: Path, tmp_path: Path) -> None:
         ran = run("eval", pack, "--split", "test", "--json", tmp_path / "new" / "e.json")
         assert ran.code == 0
         assert "drawn" in ran.out
@@ -433,7 +444,8 @@ class TestEval:
         figures = json.loads((tmp_path / "new" / "e.json").read_text())
         assert (figures["noc90"], figures["iou1"], figures["iou_box"], figures["objects"]) == (1, 1, 1, 2)
 
-    def test_several_packs_give_a_list(self, model: Model, pack: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_several_packs_give_a_list(self, pack: Path, tmp_path: Path) -> None:
         files = [tmp_path / "e.json", tmp_path / "e.md", tmp_path / "e.png"]
         ran = run(
             *("eval", pack, pack, "--max-objects", "1", "--max-clicks", "4"),
@@ -453,3 +465,50 @@ class TestEval:
         assert_refused(run("eval", pack, "--max-clicks", "0"), 2, "--max-clicks")
         assert_refused(run("eval"), 2, "PACK_DIR")
         assert model.loads == [], "all that is wrong is found before the model is loaded"
+
+
+class TestTrain:
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """Stands for the training loop: keeps what it is asked, and reports two steps."""
+        asked: list[Any] = []
+
+        def train(config: Any, *, resume: bool, report: Any) -> Path:
+            asked.append((config, resume))
+            report(engine.Progress(1, 2, 1e-3, 0.75, 0.5, 0.6))
+            report(engine.Progress(2, 2, 1e-3, 0.7, 0.5, 0.6, 0.625, 0.375, 0.4375))
+            return Path(config.out) / "weights.safetensors"
+
+        monkeypatch.setattr(engine, "train", train)
+        return asked
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        (tmp_path / "data" / "pack").mkdir(parents=True)
+        (tmp_path / "data" / "pack" / "manifest.csv").write_text("split\n")
+        return tmp_path / "data"
+
+    def test_settings_that_are_not_given_keep_their_defaults(self, asked: list[Any], data: Path) -> None:
+        ran = run("train", "--data", data, "--out", "runs/a", "--steps", "2")
+        assert ran.code == 0
+        assert asked == [(engine.TrainConfig(data=str(data), out="runs/a", steps=2), False)]
+        assert ran.out == "weights: runs/a/weights.safetensors\n"
+        assert "step 2: loss 0.700" in ran.err
+        assert "val loss 0.625, IoU after one click 0.375, after two 0.438" in ran.err
+
+    def test_every_setting_can_be_given(self, asked: list[Any], data: Path) -> None:
+        given: dict[str, Any] = {
+            field.name: {"int": 7, "float": 0.25}.get(str(field.type), "gru")
+            for field in dataclasses.fields(engine.TrainConfig)
+            if field.name not in ("data", "out")
+        }
+        flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        ran = run("train", "--data", data, "--out", "runs/a", "--resume", *flags)
+        assert ran.code == 0, ran.err
+        assert asked == [(engine.TrainConfig(data=str(data), out="runs/a", **given), True)]
+
+    def test_wrong_usage(self, asked: list[Any], data: Path, tmp_path: Path) -> None:
+        assert_refused(run("train", "--data", tmp_path / "none", "--out", "runs/a"), 2, "--data", "holds no pack")
+        assert_refused(run("train", "--data", data), 2, "--out")
+        assert_refused(run("train", "--data", data, "--out", "runs/a", "--steps", "0"), 2, "--steps")
+        assert asked == []

@@ -80,7 +80,7 @@ def truth(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndar
     return (image == image[int(y), int(x)]).all(axis=2)
 
 
-def nothing(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+def nothing(image: np.ndarray, _clicks: list[tuple[float, float, bool]]) -> np.ndarray:
     return np.zeros(image.shape[:2], bool)
 
 
@@ -320,7 +320,7 @@ class TestRefusals:
 
     def test_a_mask_of_another_size(self, pack: Path) -> None:
         with pytest.raises(ValueError, match=r"got \(5, 5\) and \(96, 96\)"):
-            evaluate(Model(lambda image, clicks: np.zeros((5, 5), bool)), pack)
+            evaluate(Model(lambda *_: np.zeros((5, 5), bool)), pack)
 
 
 class TestReports:

@@ -120,7 +120,7 @@ class TestClickCurve:
         ("clicks", "thresholds"), [(0, (0.8,)), (3, ()), (3, (0.9, 0.8)), (3, (0.8, 0.8)), (3, (80,))]
     )
     def test_refuses_bad_settings(self, clicks: int, thresholds: tuple[float, ...]) -> None:
-        with pytest.raises(ValueError, match="max_clicks must|thresholds must"):
+        with pytest.raises(ValueError, match=r"max_clicks must|thresholds must"):
             ClickCurve(clicks, thresholds)
 
     def test_no_objects_have_no_figures(self) -> None:

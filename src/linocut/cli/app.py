@@ -33,10 +33,10 @@ def _print_version(value: bool) -> None:
 @app.callback(invoke_without_command=True)
 def linocut_command(
     ctx: typer.Context,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Segment anything in images of any size, on the machine you have.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -53,25 +53,17 @@ Weights = Annotated[
 class OneLineErrors(TyperGroup):
     """A command group whose every error is one line on stderr and an exit code: 1 something failed, 2 wrong usage."""
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> NoReturn:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - Typer's own, passed on as it is
         """Run a command line and leave the process with its exit code."""
         try:
-            result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        except Exception as error:
+            result = super().main(*args, **{**extra, "standalone_mode": False})
+        except Exception as error:  # whatever it is, the person at the terminal gets one line and a code
             code, message = _explain(error)
-            print(f"linocut: error: {message}", file=sys.stderr)
+            typer.echo(f"linocut: error: {message}", err=True)
             sys.exit(code)
         sys.exit(result if isinstance(result, int) else 0)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - its class is private to Typer
         """Run the command; with --debug print the traceback before the error goes on to `main`."""
         try:
             return super().invoke(ctx)

@@ -13,7 +13,7 @@ from linocut.cli.console import Debug, Weights, load_model
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the pictures go.")] = Path("demo-out"),
     weights: Weights = None,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Try Linocut on the bundled samples: a click, a box and everything on each.
 

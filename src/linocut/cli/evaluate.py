@@ -39,7 +39,7 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw mean IoU against clicks (.png, .svg, .pdf).")
     ] = None,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Measure a model by the standard protocol of interactive segmentation.
 
@@ -53,16 +53,10 @@ def evaluate(
 
     linocut eval data/coco200 data/dsb2018 --max-objects 200 --plot both.png
     """
-    from linocut.data.packs import read_pack
     from linocut.engine.evaluate import evaluate as run
 
-    for folder in packs:
-        try:
-            read_pack(
-                folder, split
-            )  # before the model is loaded, and before hours on the packs in front of a wrong one
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="PACK_DIR") from error
+    for folder in packs:  # before the model is loaded, and before hours on the packs in front of a wrong one
+        _require_pack(folder, split)
     model = load_model(weights)
     done: list[Evaluation] = []
     with progress_bar("objects") as bar:
@@ -81,6 +75,20 @@ def evaluate(
             done.append(result)
             _write(done, json_path, markdown, plot)  # after every pack, so that a later failure costs nothing done
     _print_table(done)
+
+
+def _require_pack(folder: Path, split: str) -> None:
+    """Refuse a folder that is no pack or has no such split.
+
+    Raises:
+        typer.BadParameter: wrong usage, exit code 2.
+    """
+    from linocut.data.packs import read_pack
+
+    try:
+        read_pack(folder, split)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="PACK_DIR") from error
 
 
 def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.models import OptionInfo
 
 from linocut.cli.console import (
     FAILED,
@@ -30,9 +31,12 @@ Quality = "what is kept"
 Crops = "crops of large images"
 
 
-def _number(text: str, panel: str, *, least: float | None = None, most: float | None = None) -> Any:
+def _number(text: str, panel: str, *, least: float | None = None, most: float | None = None) -> OptionInfo:
     """An option of `Segmenter.everything`; one that is not given keeps the library's default."""
-    return typer.Option(help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=False)
+    option: OptionInfo = typer.Option(
+        help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=False
+    )
+    return option
 
 
 def everything(
@@ -80,7 +84,7 @@ def everything(
     ] = "coco_rle",
     page: Annotated[int, typer.Option(min=0, help="Which page of multi-page TIFFs, from 0.")] = 0,
     weights: Weights = None,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Cut every object out of an image, or out of every image in a folder.
 
@@ -166,11 +170,12 @@ def _read_grids(path: Path) -> list[Any]:
         typer.BadParameter: if the file is missing, is not JSON, or holds anything but points in 0 … 1.
     """
     require_file(path, "--point-grids")
+    wrong = typer.BadParameter(f"{path} must hold a list of lists of [x, y] in 0 … 1", param_hint="--point-grids")
     try:
         grids = json.loads(path.read_text(encoding="utf-8"))
         good = grids and all(grid and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in grid) for grid in grids)
-    except (ValueError, TypeError):
-        good = False
+    except (ValueError, TypeError) as error:
+        raise wrong from error
     if not good:
-        raise typer.BadParameter(f"{path} must hold a list of lists of [x, y] in 0 … 1", param_hint="--point-grids")
+        raise wrong
     return list(grids)

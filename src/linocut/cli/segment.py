@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,8 +14,21 @@ if TYPE_CHECKING:
     from linocut.vision.masks import Mask
     from linocut.vision.session import Session
 
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
+
+class Point(NamedTuple):
+    """A place in the image, in pixels."""
+
+    x: float
+    y: float
+
+
+class Box(NamedTuple):
+    """A box in the image, in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 
 def parse_point(text: str) -> Point:
@@ -24,8 +37,7 @@ def parse_point(text: str) -> Point:
     Raises:
         typer.BadParameter: if it is not two finite numbers.
     """
-    x, y = _numbers(text, "X,Y")
-    return x, y
+    return Point(*_numbers(text, "X,Y"))
 
 
 def parse_box(text: str) -> Box:
@@ -34,10 +46,10 @@ def parse_box(text: str) -> Box:
     Raises:
         typer.BadParameter: if it is not four finite numbers with X0 < X1 and Y0 < Y1.
     """
-    x0, y0, x1, y1 = _numbers(text, "X0,Y0,X1,Y1")
-    if x0 >= x1 or y0 >= y1:
+    box = Box(*_numbers(text, "X0,Y0,X1,Y1"))
+    if box.x0 >= box.x1 or box.y0 >= box.y1:
         raise typer.BadParameter(f"a box must have X0 < X1 and Y0 < Y1, got {text}")
-    return x0, y0, x1, y1
+    return box
 
 
 def _numbers(text: str, form: str) -> list[float]:
@@ -63,11 +75,12 @@ def segment(
         ),
     ] = None,
     negative: Annotated[
-        list[Any] | None,
+        list[Point] | None,
         typer.Option("--negative", "-n", metavar="X,Y", parser=parse_point, help="A point off it; may be repeated."),
     ] = None,
     box: Annotated[
-        Any, typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1", parser=parse_box, help="A box around the object.")
+        Box | None,
+        typer.Option("--box", "-b", metavar="X0,Y0,X1,Y1", parser=parse_box, help="A box around the object."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="The mask as PNG: 255 object, 0 the rest.")
@@ -78,7 +91,7 @@ def segment(
     ] = None,
     page: Annotated[int, typer.Option(min=0, help="Which page of a multi-page TIFF, from 0.")] = 0,
     weights: Weights = None,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Cut one object out of an image.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
 from linocut.cli.console import Debug, progress_bar
 
@@ -16,9 +17,10 @@ Run = "the run"
 Fine = "fine tuning of the training (see linocut.engine.train.TrainConfig)"
 
 
-def _setting(text: str, panel: str, metavar: str = "N", least: float | None = None) -> Any:
+def _setting(text: str, panel: str, metavar: str = "N", least: float | None = None) -> OptionInfo:
     """A field of `TrainConfig`; one that is not given keeps its default."""
-    return typer.Option(help=text, metavar=metavar, rich_help_panel=panel, min=least, show_default=False)
+    option: OptionInfo = typer.Option(help=text, metavar=metavar, rich_help_panel=panel, min=least, show_default=False)
+    return option
 
 
 def train(
@@ -46,7 +48,7 @@ def train(
     save_every: Annotated[int | None, _setting("Steps between checkpoints.", Fine, least=1)] = None,
     val_every: Annotated[int | None, _setting("Steps between validations.", Fine, least=1)] = None,
     val_batches: Annotated[int | None, _setting("Batches a validation takes.", Fine, least=1)] = None,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Train a model on the train splits of packs, watching the val splits.
 

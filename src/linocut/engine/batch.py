@@ -128,7 +128,7 @@ def run_batch(
     Returns:
         The images that failed, in order; they do not stop the others.
     """
-    report = progress or (lambda done, total: None)
+    report = progress or (lambda *_: None)
     before, total = len(plan.done), len(plan.done) + len(plan.todo)
     report(before, total)
     failures: list[Failure] = []
@@ -137,7 +137,7 @@ def run_batch(
         for count, job in enumerate(plan.todo, before + 1):
             try:
                 _cut_one(job, cut, plan.settings, page)
-            except Exception as error:  # noqa: BLE001 - one bad image, whatever is wrong with it, must not cost the rest
+            except Exception as error:
                 failures.append(Failure(job.source, error))
             report(count, total)
     failed = {failure.source for failure in failures}

@@ -126,7 +126,7 @@ def evaluate(
     total = sum(map(len, chosen))
     if total == 0:
         raise ValueError(f"pack {pack_dir} has no object of {MIN_AREA} pixels or more in split {split!r}")
-    report = progress or (lambda done, total: None)
+    report = progress or (lambda *_: None)
     report(0, total)
 
     tally = _Tally(ClickCurve(max_clicks))

@@ -98,7 +98,8 @@ def markdown_table(evaluations: Sequence[Evaluation]) -> str:
     ruler = ("---", "---", *["---:"] * (len(TABLE_HEADINGS) - 2))
     lines = ["| " + " | ".join(row) + " |" for row in (TABLE_HEADINGS, ruler, *table_rows(evaluations))]
     notes = [
-        f"{e.pack} {e.split}: at most {e.max_clicks} clicks, {e.objects_too_small} objects under {MIN_AREA} pixels left out"
+        f"{e.pack} {e.split}: at most {e.max_clicks} clicks, "
+        + f"{e.objects_too_small} objects under {MIN_AREA} pixels left out"
         + (f", a sample with seed {e.seed}" if e.max_objects is not None else "")
         + (", stuff included" if e.stuff else "")
         + "."
