@@ -285,6 +285,7 @@ class TestSegment:
             (["-n", "3,3", "-o", "m.png"], ["at least one --point or a --box"]),
             (["-p", "8,8"], ["at least one output"]),
             (["-p", "8,8", "-o", "m.jpg"], ["PNG", "m.jpg"]),
+            (["-p", "8,8", "-o", "m.png", "--overlay", "o.jpg"], ["PNG", "o.jpg"]),
             (["-p", "8", "-o", "m.png"], ["expected X,Y in pixels, such as 320,240, got '8'"]),
             (["-p", "a,b", "-o", "m.png"], ["--point", "got 'a,b'"]),
             (["-p", "1,2,3", "-o", "m.png"], ["got '1,2,3'"]),

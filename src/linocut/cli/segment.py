@@ -11,8 +11,14 @@ import typer
 from linocut.cli.console import Debug, Weights, load_model, require_file
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from linocut.vision.masks import Mask
     from linocut.vision.session import Session
+
+
+_EXAMPLES = {"X,Y": "320,240", "X0,Y0,X1,Y1": "10,20,200,180"}
 
 
 class Point(NamedTuple):
@@ -63,13 +69,10 @@ def _numbers(text: str, form: str) -> list[float]:
     return values
 
 
-_EXAMPLES = {"X,Y": "320,240", "X0,Y0,X1,Y1": "10,20,200,180"}
-
-
 def segment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, BMP or TIFF.")],
     point: Annotated[
-        list[Any] | None,
+        list[Point] | None,
         typer.Option(
             "--point", "-p", metavar="X,Y", parser=parse_point, help="A point on the object; may be repeated."
         ),
@@ -111,25 +114,20 @@ def segment(
         raise typer.BadParameter("give at least one --point or a --box: something must say which object is meant")
     if not any(outputs):
         raise typer.BadParameter("give at least one output: -o, --overlay or --json")
-    if out is not None and out.suffix.lower() != ".png":
-        raise typer.BadParameter(f"the mask is written as PNG, got {out}", param_hint="-o")
+    for picture in (out, overlay):
+        if picture is not None and picture.suffix.lower() != ".png":
+            raise typer.BadParameter(f"pictures are written as PNG; give a name that ends in .png, got {picture}")
     require_file(image, "IMAGE")
-    import numpy as np
-
-    from linocut.data.files import write_atomic
     from linocut.data.images import open_image
-    from linocut.data.overlay import draw_labels
-    from linocut.engine.batch import write_png
 
     pixels = open_image(image, page=page)
     _check_inside(pixels.shape[1], pixels.shape[0], points + off, box)
     session = load_model(weights).open(pixels)
     mask = _prompt(session, points, off, box)
-    if out is not None:
-        write_png(out, mask.array.astype(np.uint8) * 255)
-    if overlay is not None:
-        write_png(overlay, draw_labels(pixels, mask.array.astype(np.int32)))
+    _draw(mask, pixels, out, overlay)
     if json_path is not None:
+        from linocut.data.files import write_atomic
+
         prompt = {"points": points, "negative": off, "box": box}
         text = json.dumps({"image": str(image), "prompt": prompt, **_describe(mask)}, indent=2)
         write_atomic(json_path, f"{text}\n".encode())
@@ -146,7 +144,7 @@ def _check_inside(width: int, height: int, points: list[Point], box: Box | None)
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise typer.BadParameter(f"point {x:g},{y:g} lies outside the image, which is {width} x {height} pixels")
-    if box is not None and not (box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height):
+    if box is not None and not (box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height):
         text = ",".join(f"{value:g}" for value in box)
         raise typer.BadParameter(f"box {text} reaches outside the image, which is {width} x {height} pixels")
 
@@ -157,6 +155,19 @@ def _prompt(session: Session, points: list[Point], off: list[Point], box: Box | 
     masks += [session.click(x, y) for x, y in points]
     masks += [session.click(x, y, positive=False) for x, y in off]
     return masks[-1]
+
+
+def _draw(mask: Mask, pixels: NDArray[np.uint8], out: Path | None, overlay: Path | None) -> None:
+    """Write the pictures that were asked for."""
+    import numpy as np
+
+    from linocut.data.overlay import draw_labels
+    from linocut.engine.batch import write_png
+
+    if out is not None:
+        write_png(out, mask.array.astype(np.uint8) * 255)
+    if overlay is not None:
+        write_png(overlay, draw_labels(pixels, mask.array.astype(np.int32)))
 
 
 def _describe(mask: Mask) -> dict[str, Any]:
