@@ -125,6 +125,6 @@ class ImageEncoder(nn.Module):
         return Octave(pixels, features[2], p4, p8, p16)
 
 
-def normalize(image: Tensor) -> Tensor:
+def normalize(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 (B, H, W, 3) to (B, 3, H, W) around zero, as the trunk was trained: (value − 127) / 128."""
-    return ((image.float() - 127.0) / 128.0).permute(0, 3, 1, 2)
+    return ((image.to(dtype) - 127.0) / 128.0).permute(0, 3, 1, 2)

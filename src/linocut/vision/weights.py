@@ -16,6 +16,7 @@ from torch import Tensor
 from linocut.data.files import atomic_path
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet
+from linocut.vision.segmenter import Dtype, Segmenter
 
 BUNDLED = "linocut-base.safetensors"
 _FORMAT = "linocut-segmenter-1"
@@ -50,6 +51,26 @@ def load_net(path: str | Path) -> SegmenterNet:
     net = SegmenterNet(EncoderConfig(**json.loads(header["config"])))
     net.load_state_dict(weights)
     return net
+
+
+def load(weights: str | Path | None = None, *, dtype: Dtype = "auto") -> Segmenter:
+    """Load a segmenter, ready to use.
+
+    Args:
+        weights: a file of weights; None takes those that ship with Linocut.
+        dtype: ``auto``, ``float32`` or ``bfloat16``; ``auto`` takes bfloat16 where the processor is fast at it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it does not hold Linocut weights.
+
+    Example:
+        >>> import linocut
+        >>> model = linocut.load()
+        >>> session = model.open("photo.jpg")  # doctest: +SKIP
+        >>> mask = session.click(320, 240)  # doctest: +SKIP
+    """
+    return Segmenter(load_net(bundled_path() if weights is None else weights), dtype=dtype)
 
 
 def bundled_path() -> Path:

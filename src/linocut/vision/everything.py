@@ -1,0 +1,333 @@
+"""Everything: a grid of prompts, and what survives of their masks.
+
+The options are those of Segment Anything's automatic mask generator. What differs is the order of the work: all points
+get a *first look* at 64 × 64, masks are filtered and duplicates removed at that size, and only the survivors get the
+second look and are ever turned into pixels. Through a coarse window only every second, fourth … point looks, because
+large objects are hit by few points as well as by many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linocut.data.rle import encode_rle
+from linocut.vision.decoder import SLOTS
+from linocut.vision.encoder import Embedding
+from linocut.vision.masks import Mask
+from linocut.vision.prompts import Prompt, extents
+from linocut.vision.segmenter import Segmenter
+from linocut.vision.suppress import box_suppress, mask_suppress
+from linocut.vision.windows import Window, plan
+
+_OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EverythingOptions:
+    """Options of :meth:`Segmenter.everything`, named as in Segment Anything.
+
+    Attributes:
+        points_per_side: points of the grid along each side; None takes ``point_grids``.
+        points_per_batch: prompts decoded at once.
+        pred_iou_thresh: least predicted IoU of a mask, 0 to 1.
+        stability_score_thresh: least stability score, 0 to 1.
+        stability_score_offset: how far the cut is moved for it, in logits.
+        box_nms_thresh: masks whose boxes overlap more than this (IoU) are duplicates if their masks do too.
+        mask_nms_thresh: masks that overlap more than this (IoU) are duplicates.
+        crop_n_layers: further layers of grids in crops of the image, 2**i by 2**i of them in layer i. The image is not
+            encoded again: the embedding has its full resolution already.
+        crop_nms_thresh: box IoU above which the mask of the coarser layer goes.
+        crop_overlap_ratio: how much the crops of a layer overlap, as a share of the image's short side.
+        crop_n_points_downscale_factor: layer i has points_per_side / factor**i points a side in each crop.
+        point_grids: grids of (x, y) in 0 to 1, one a layer, in place of ``points_per_side``.
+        min_mask_region_area: holes and islands of fewer pixels are filled or removed; 0 leaves them.
+        output_mode: what ``records`` holds: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    points_per_side: int | None = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.7
+    stability_score_thresh: float = 0.75
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    mask_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    point_grids: Sequence[NDArray[np.float64]] | None = None
+    min_mask_region_area: int = 0
+    output_mode: str = "binary_mask"
+
+    def __post_init__(self) -> None:
+        if (self.points_per_side is None) == (self.point_grids is None):
+            raise ValueError("exactly one of points_per_side and point_grids must be given; set the other to None")
+        if self.points_per_side is not None and self.points_per_side < 1:
+            raise ValueError(f"points_per_side must be >= 1, got {self.points_per_side}")
+        for name in ("points_per_batch", "crop_n_points_downscale_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("crop_n_layers", "min_mask_region_area"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.output_mode not in _OUTPUT_MODES:
+            raise ValueError(f"output_mode must be one of {', '.join(_OUTPUT_MODES)}, got {self.output_mode!r}")
+        if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
+            raise ValueError(
+                f"point_grids must hold one grid a layer, {self.crop_n_layers + 1} of them, got {len(self.point_grids)}"
+            )
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All objects found in an image.
+
+    Attributes:
+        masks: from the largest to the smallest.
+        points: for each mask the (x, y) whose prompt found it.
+        size: (height, width) of the image.
+        options: as asked for.
+    """
+
+    masks: list[Mask]
+    points: list[tuple[float, float]]
+    size: tuple[int, int]
+    options: EverythingOptions
+
+    @cached_property
+    def label_map(self) -> NDArray[np.int32]:
+        """(H, W) int32: 0 for none, i for ``masks[i − 1]``; smaller objects lie on top."""
+        labels = np.zeros(self.size, np.int32)
+        for number, mask in enumerate(self.masks, start=1):
+            x0, y0, x1, y1 = mask.bbox
+            labels[y0:y1, x0:x1][mask.crop] = number
+        return labels
+
+    def records(self) -> list[dict[str, Any]]:
+        """The list of dictionaries Segment Anything's generator returns, largest mask first."""
+        height, width = self.size
+        records = []
+        for mask, point in zip(self.masks, self.points, strict=True):
+            x0, y0, x1, y1 = mask.bbox
+            records.append(
+                {
+                    "segmentation": _segmentation(mask, self.options.output_mode),
+                    "area": mask.area,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "predicted_iou": mask.score,
+                    "point_coords": [list(point)],
+                    "stability_score": mask.stability,
+                    "crop_box": [0, 0, width, height],
+                }
+            )
+        return records
+
+
+@dataclass(frozen=True)
+class _Found:
+    """First-look masks that passed the filters, best first where it matters."""
+
+    logits: Tensor
+    windows: list[Window]
+    points: list[tuple[float, float]]
+    iou: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+
+    def take(self, keep: NDArray[np.intp]) -> _Found:
+        rows = [int(i) for i in keep]
+        return _Found(
+            self.logits[torch.from_numpy(keep)],
+            [self.windows[i] for i in rows],
+            [self.points[i] for i in rows],
+            self.iou[keep],
+            self.boxes[keep],
+        )
+
+
+@torch.inference_mode()
+def segment_everything(model: Segmenter, image: NDArray[np.uint8], options: EverythingOptions) -> Everything:
+    """Find every object of an image; see the module's docstring.
+
+    Args:
+        model: the segmenter.
+        image: (H, W, 3) uint8 RGB.
+        options: grid, filters and output.
+    """
+    embedding = model.encode(image)
+    layers = [_search(model, embedding, points, options) for points in layer_points(embedding.size, options)]
+    found = _across_layers(layers, options)
+    masks, points = _sharpen(model, embedding, found, options)
+    order = sorted(range(len(masks)), key=lambda i: -masks[i].area)
+    return Everything([masks[i] for i in order], [points[i] for i in order], embedding.size, options)
+
+
+def layer_points(size: tuple[int, int], options: EverythingOptions) -> Iterator[list[tuple[Points, int]]]:
+    """For each layer the grids of its crops: points (n, 2) in pixels, and how many there are along a side."""
+    for layer in range(options.crop_n_layers + 1):
+        if options.point_grids is not None:
+            grid = np.asarray(options.point_grids[layer], dtype=np.float64).reshape(-1, 2)
+            side = max(1, round(math.sqrt(len(grid))))
+        else:
+            side = max(1, (options.points_per_side or 1) // options.crop_n_points_downscale_factor**layer)
+            ticks = (np.arange(side) + 0.5) / side
+            grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+        yield [
+            (grid * (x1 - x0, y1 - y0) + (x0, y0), side)
+            for x0, y0, x1, y1 in _crops(size, layer, options.crop_overlap_ratio)
+        ]
+
+
+def _crops(size: tuple[int, int], layer: int, overlap_ratio: float) -> list[tuple[float, float, float, float]]:
+    """The crops of a layer as x0, y0, x1, y1, laid out as in Segment Anything."""
+    height, width = size
+    count = 2**layer
+    overlap = overlap_ratio * min(height, width) * 2 / count if layer else 0.0
+    w, h = (width + overlap * (count - 1)) / count, (height + overlap * (count - 1)) / count
+    return [
+        (i * (w - overlap), j * (h - overlap), min(i * (w - overlap) + w, width), min(j * (h - overlap) + h, height))
+        for j in range(count)
+        for i in range(count)
+    ]
+
+
+def _search(
+    model: Segmenter, embedding: Embedding, grids: list[tuple[Points, int]], options: EverythingOptions
+) -> _Found:
+    """First looks of one layer, filtered and without duplicates."""
+    asked: list[tuple[tuple[float, float], Window]] = []
+    for points, side in grids:
+        for index, (x, y) in enumerate(points):
+            windows = plan([(float(x), float(y))], embedding.size)
+            for depth, window in enumerate(windows):
+                stride = 1 << max(depth - 1, 0)
+                on_grid = (index // side) % stride == stride // 2 and (index % side) % stride == stride // 2
+                if on_grid or len(points) < 2 * stride * stride:
+                    asked.append(((float(x), float(y)), window))
+    # windows of one level together: cutting them out is then one pass
+    asked.sort(key=lambda a: a[1].level)
+    parts = [
+        _first_looks(model, embedding, asked[i : i + options.points_per_batch], options)
+        for i in range(0, len(asked), options.points_per_batch)
+    ]
+    found = _join(parts)
+    keep = box_suppress(found.boxes, found.iou, options.box_nms_thresh)
+    return found.take(keep)
+
+
+def _first_looks(
+    model: Segmenter,
+    embedding: Embedding,
+    asked: list[tuple[tuple[float, float], Window]],
+    options: EverythingOptions,
+) -> _Found:
+    """One batch of first looks: slots 1 to 3 that pass the quality filters."""
+    windows = [window for _, window in asked]
+    prompts = [Prompt((point,), (True,)) for point, _ in asked]
+    look = model.net.first_look(
+        embedding.octaves, prompts, windows, [0] * len(asked), [embedding.size] * len(asked)
+    )
+    logits, iou = look.logits[:, 1:].float(), look.iou[:, 1:]
+    high = (logits > options.stability_score_offset).sum((2, 3))
+    low = (logits > -options.stability_score_offset).sum((2, 3))
+    good = (iou >= options.pred_iou_thresh) & (high >= options.stability_score_thresh * low) & (high > 0)
+    rows, slots = good.nonzero(as_tuple=True)
+    kept = logits[rows, slots]
+    wins = [windows[int(r)] for r in rows]
+    boxes = [box or (0.0, 0.0, 0.0, 0.0) for box in extents(torch.sigmoid(kept), wins)]
+    return _Found(
+        kept,
+        wins,
+        [asked[int(r)][0] for r in rows],
+        iou[rows, slots].double().numpy(),
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+    )
+
+
+def _join(parts: list[_Found]) -> _Found:
+    return _Found(
+        torch.cat([p.logits for p in parts]),
+        [w for p in parts for w in p.windows],
+        [q for p in parts for q in p.points],
+        np.concatenate([p.iou for p in parts]),
+        np.concatenate([p.boxes for p in parts]),
+    )
+
+
+def _across_layers(layers: list[_Found], options: EverythingOptions) -> _Found:
+    """One list of all layers; where layers found the same, the finer layer's mask stays."""
+    found = _join(layers)
+    if len(layers) == 1:
+        return found
+    rank = np.concatenate([np.full(len(layer.windows), index) for index, layer in enumerate(layers)]).astype(np.float64)
+    return found.take(box_suppress(found.boxes, rank, options.crop_nms_thresh))
+
+
+def _sharpen(
+    model: Segmenter, embedding: Embedding, found: _Found, options: EverythingOptions
+) -> tuple[list[Mask], list[tuple[float, float]]]:
+    """Second looks at the survivors; filters and duplicates once more, now by their masks."""
+    masks: list[Mask] = []
+    points: list[tuple[float, float]] = []
+    step = max(1, options.points_per_batch // SLOTS)
+    for start in range(0, len(found.windows), step):
+        part = slice(start, start + step)
+        count = len(found.windows[part])
+        fine = model.net.second_look(
+            embedding.octaves,
+            [Prompt((p,), (True,)) for p in found.points[part]],
+            torch.sigmoid(found.logits[part])[:, None],
+            found.windows[part],
+            [0] * count,
+            [embedding.size] * count,
+        )
+        for logits, window, score, point in zip(
+            fine.logits.float().numpy(), fine.windows, fine.iou.tolist(), found.points[part], strict=True
+        ):
+            mask = Mask(
+                logits, window, embedding.size, score=score, stability_offset=options.stability_score_offset
+            )
+            if score >= options.pred_iou_thresh and mask.stability >= options.stability_score_thresh:
+                masks.append(clean(mask, options.min_mask_region_area))
+                points.append(point)
+    solid = [i for i, mask in enumerate(masks) if mask.area > 0]
+    masks, points = [masks[i] for i in solid], [points[i] for i in solid]
+    keep = mask_suppress(masks, options.mask_nms_thresh)
+    return [masks[i] for i in keep], [points[i] for i in keep]
+
+
+def clean(mask: Mask, min_area: int) -> Mask:
+    """Fill holes and drop islands of fewer than ``min_area`` pixels; the mask itself if there are none."""
+    if min_area <= 0 or not mask.crop.size:
+        return mask
+    x0, y0, x1, y1 = mask.bbox
+    pixels = np.pad(mask.crop, 1)
+    for fill in (True, False):
+        region = ~pixels if fill else pixels
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
+        small = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] < min_area]
+        if not fill and len(small) == count - 1 and small:
+            small.remove(max(small, key=lambda i: stats[i, cv2.CC_STAT_AREA]))
+        pixels[np.isin(labels, small)] = fill
+    return mask.with_pixels(pixels[1:-1, 1:-1], x0, y0)
+
+
+def _segmentation(mask: Mask, mode: str) -> Any:
+    if mode == "binary_mask":
+        return mask.array
+    return mask.rle() if mode == "coco_rle" else encode_rle(mask.array, compressed=False)
+
+

@@ -1,0 +1,153 @@
+"""A mask as the decoder gives it: logits in a window, turned into pixels only where and when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.data.polygons import mask_to_polygons
+from linocut.data.rle import encode_rle
+from linocut.vision.windows import Window
+
+
+class Mask:
+    """One object, cut out.
+
+    The logits of its window are kept, so a mask in a huge image costs no more than one in a small one until
+    :attr:`array` is asked for.
+
+    Attributes:
+        logits: (n, n) float32 over the window, cut at 0.
+        window: where the logits lie.
+        size: (height, width) of the image.
+        score: predicted IoU, 0 to 1.
+        stability: IoU of the mask cut at +1 with the mask cut at −1, 0 to 1 (SAM's stability score).
+        candidates: the alternatives, smallest first (subpart, part, whole); empty for an alternative itself.
+    """
+
+    def __init__(
+        self,
+        logits: NDArray[np.float32],
+        window: Window,
+        size: tuple[int, int],
+        *,
+        score: float,
+        candidates: Sequence[Mask] = (),
+        stability_offset: float = 1.0,
+    ) -> None:
+        self.logits = logits
+        self.window = window
+        self.size = size
+        self.score = score
+        self.stability = stability(logits, stability_offset)
+        self.candidates = tuple(candidates)
+
+    @cached_property
+    def _crop(self) -> tuple[NDArray[np.bool_], int, int]:
+        """The smallest rectangle with the mask: pixels, left, top."""
+        return rasterize(self.logits, self.window, self.size)
+
+    def with_pixels(self, pixels: NDArray[np.bool_], x: int, y: int) -> Mask:
+        """The same mask with other pixels: ``pixels`` (h, w) with its left top corner at (x, y)."""
+        other = Mask(self.logits, self.window, self.size, score=self.score, candidates=self.candidates)
+        other.stability = self.stability
+        other.__dict__["_crop"] = tighten(pixels, x, y)
+        return other
+
+    @property
+    def crop(self) -> NDArray[np.bool_]:
+        """(h, w) bool, the mask inside its bounding box; (0, 0) if it is empty."""
+        return self._crop[0]
+
+    @property
+    def array(self) -> NDArray[np.bool_]:
+        """(H, W) bool, the mask over the whole image."""
+        full = np.zeros(self.size, dtype=bool)
+        crop, x, y = self._crop
+        full[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+        return full
+
+    @property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 in pixels, x1 and y1 exclusive; all zero if the mask is empty."""
+        crop, x, y = self._crop
+        return x, y, x + crop.shape[1], y + crop.shape[0]
+
+    @cached_property
+    def area(self) -> int:
+        """Pixels in the mask."""
+        return int(np.count_nonzero(self._crop[0]))
+
+    def polygon(self, *, tolerance: float = 0.0) -> list[NDArray[np.float64]]:
+        """Rings of (x, y) in image coordinates, outer rings and holes.
+
+        Args:
+            tolerance: how far, in pixels, a simplified ring may stray; 0 keeps every corner.
+        """
+        crop, x, y = self._crop
+        if not crop.size:
+            return []
+        return [ring + np.array([x, y], dtype=np.float64) for ring in mask_to_polygons(crop, tolerance=tolerance)]
+
+    def rle(self) -> dict[str, Any]:
+        """COCO's compressed run-length encoding of the whole image's mask."""
+        return encode_rle(self.array)
+
+    def __repr__(self) -> str:
+        return f"Mask(area={self.area}, bbox={self.bbox}, score={self.score:.2f}, stability={self.stability:.2f})"
+
+
+def stability(logits: NDArray[np.float32], offset: float = 1.0) -> float:
+    """IoU of the mask cut at ``+offset`` with the one cut at ``−offset``; 0 for an empty mask."""
+    wide = int(np.count_nonzero(logits > -offset))
+    return int(np.count_nonzero(logits > offset)) / wide if wide else 0.0
+
+
+def rasterize(
+    logits: NDArray[np.float32], window: Window, size: tuple[int, int]
+) -> tuple[NDArray[np.bool_], int, int]:
+    """Logits of a window as pixels of the image.
+
+    Only the cells around the mask are enlarged (bilinearly, centres kept); a window finer than the pixels is averaged.
+
+    Returns:
+        The mask's smallest rectangle (h, w) bool, and its left and top in the image.
+    """
+    found = _span(logits > 0)
+    if found is None:
+        return tighten(np.zeros((0, 0), dtype=bool), 0, 0)
+    cells = logits.shape[0]
+    # two cells of margin: the interpolation at the mask's edge must see its neighbours; even, for windows finer than
+    # pixels, whose cells are averaged in pairs
+    r0, c0 = (max(first - 2, 0) & ~1 for first in (found[0], found[2]))
+    r1, c1 = (min((last + 4) & ~1, cells) for last in (found[1], found[3]))
+    part = np.ascontiguousarray(logits[r0:r1, c0:c1])
+    cell = window.side / cells
+    shape = round(part.shape[1] * cell), round(part.shape[0] * cell)
+    mode = cv2.INTER_LINEAR if cell >= 1 else cv2.INTER_AREA
+    pixels = np.asarray(cv2.resize(part, shape, interpolation=mode)) > 0
+    x, y = window.x + round(c0 * cell), window.y + round(r0 * cell)
+    pixels = pixels[max(-y, 0) : max(size[0] - y, 0), max(-x, 0) : max(size[1] - x, 0)]
+    return tighten(pixels, max(x, 0), max(y, 0))
+
+
+def tighten(pixels: NDArray[np.bool_], x: int, y: int) -> tuple[NDArray[np.bool_], int, int]:
+    """Pixels at (x, y) cut down to their smallest rectangle; (0, 0) pixels at (0, 0) if there are none."""
+    span = _span(pixels)
+    if span is None:
+        return np.zeros((0, 0), dtype=bool), 0, 0
+    top, bottom, left, right = span
+    return np.ascontiguousarray(pixels[top : bottom + 1, left : right + 1]), x + left, y + top
+
+
+def _span(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """First and last row and column with anything in them."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])

@@ -1,0 +1,208 @@
+"""The Segmenter: encode an image once, then answer prompts about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from linocut.data.images import open_image
+from linocut.vision.decoder import GRID, SLOTS
+from linocut.vision.encoder import Embedding, normalize
+from linocut.vision.masks import Mask
+from linocut.vision.network import SegmenterNet
+from linocut.vision.prompts import Prompt, transfer
+from linocut.vision.windows import Window, fit, plan
+
+if TYPE_CHECKING:
+    from linocut.vision.everything import Everything
+    from linocut.vision.session import Session
+
+CANDIDATES = 3
+_SAME = 0.85
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A first-look mask: which prompt it answers, where it was seen, and how good it seems."""
+
+    prompt: int
+    window: Window
+    logits: Tensor
+    iou: float
+    single: bool
+
+
+class Segmenter(nn.Module):
+    """Segment anything in an image of any size.
+
+    Args:
+        net: encoder and decoder.
+        dtype: of the computation; ``auto`` takes bfloat16 where the processor multiplies matrices of it, else float32.
+
+    Raises:
+        ValueError: for an unknown dtype.
+    """
+
+    def __init__(self, net: SegmenterNet, *, dtype: Dtype = "auto") -> None:
+        super().__init__()
+        self.dtype = _resolve(dtype)
+        self.net = net.eval().to(dtype=self.dtype, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def encode(self, image: NDArray[np.uint8]) -> Embedding:
+        """Encode an image once; linear in its number of pixels.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size; :func:`linocut.open_image` makes one of anything.
+
+        Raises:
+            ValueError: for another shape or dtype, or an image without pixels.
+        """
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(
+                f"encode takes a non-empty (H, W, 3) uint8 RGB image, got shape {image.shape} and dtype {image.dtype}; "
+                "linocut.open_image makes one of files, grey, 16-bit and float images"
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+        octaves = self.net.encoder(normalize(pixels, self.dtype))
+        return Embedding(octaves, (image.shape[0], image.shape[1]))
+
+    @torch.inference_mode()
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[Prompt], *, candidates: int = CANDIDATES
+    ) -> list[Mask]:
+        """Answer prompts, several objects at once; the cost of each does not depend on the image's size.
+
+        Args:
+            embedding: of :meth:`encode`.
+            prompts: one an object.
+            candidates: how many alternatives to work out; 1 is fastest.
+
+        Returns:
+            For each prompt its best mask; the alternatives are in its ``candidates``, smallest first.
+
+        Raises:
+            ValueError: if a prompt is empty or lies outside the image, or ``candidates`` < 1.
+        """
+        if candidates < 1:
+            raise ValueError(f"candidates must be >= 1, got {candidates}")
+        checked = [prompt.check(embedding.size) for prompt in prompts]
+        if not checked:
+            return []
+        found = self._first(embedding, checked)
+        chosen = [pick for index in range(len(checked)) for pick in _choose(found, index, candidates)]
+        masks = torch.stack([torch.sigmoid(c.logits) for c in chosen])[:, None]
+        fine = self.net.second_look(
+            embedding.octaves,
+            [checked[c.prompt] for c in chosen],
+            masks,
+            [c.window for c in chosen],
+            [0] * len(chosen),
+            [embedding.size] * len(chosen),
+        )
+        logits, scores = fine.logits.float().numpy(), fine.iou.tolist()
+        answers: list[list[Mask]] = [[] for _ in checked]
+        for c, window, logit, score in zip(chosen, fine.windows, logits, scores, strict=True):
+            answers[c.prompt].append(Mask(logit, window, embedding.size, score=score))
+        return [_best(masks, prompt.ambiguous) for masks, prompt in zip(answers, checked, strict=True)]
+
+    def _first(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[_Candidate]:
+        """The first look at every prompt; a given mask stands for it."""
+        found: list[_Candidate] = []
+        asked: list[tuple[int, Window]] = []
+        for index, prompt in enumerate(prompts):
+            if prompt.mask is not None:
+                window = fit((0.0, 0.0, float(embedding.size[1]), float(embedding.size[0])), embedding.size)
+                found.append(_Candidate(index, window, _given(prompt.mask, window), 1.0, True))
+            elif prompt.box is not None:
+                asked.append((index, fit(prompt.box, embedding.size)))
+            else:
+                asked += [(index, window) for window in plan(prompt.positive, embedding.size)]
+        if not asked:
+            return found
+        windows = [window for _, window in asked]
+        look = self.net.first_look(
+            embedding.octaves,
+            [prompts[index] for index, _ in asked],
+            windows,
+            [0] * len(asked),
+            [embedding.size] * len(asked),
+        )
+        logits, ious = look.logits.float(), look.iou.tolist()
+        for row, (index, window) in enumerate(asked):
+            for slot in range(1 if prompts[index].ambiguous else 0, SLOTS):
+                found.append(_Candidate(index, window, logits[row, slot], ious[row][slot], slot == 0))
+        return found
+
+    def open(self, source: Any) -> Session:
+        """Open an image for clicking: a path, array or PIL image; see :func:`linocut.open_image`."""
+        from linocut.vision.session import Session
+
+        return Session(self, open_image(source))
+
+    def everything(self, image: Any, **options: Any) -> Everything:
+        """Every object of an image; ``options`` are those of :class:`linocut.vision.everything.EverythingOptions`."""
+        from linocut.vision.everything import EverythingOptions, segment_everything
+
+        return segment_everything(self, open_image(image), EverythingOptions(**options))
+
+
+def _choose(found: Sequence[_Candidate], prompt: int, count: int) -> list[_Candidate]:
+    """The best first-look masks of one prompt, no two alike as long as there are others."""
+    mine = [c for c in found if c.prompt == prompt]
+    ranked = sorted(mine, key=lambda c: (c.single, c.iou), reverse=True)
+    picked: list[_Candidate] = []
+    for candidate in ranked:
+        if len(picked) < count and not any(_alike(candidate, other) for other in picked):
+            picked.append(candidate)
+    rest = [c for c in ranked if not any(c is p for p in picked)]
+    return picked + rest[: max(0, min(count, len(mine)) - len(picked))]
+
+
+def _alike(a: _Candidate, b: _Candidate) -> bool:
+    """Whether two first-look masks are nearly the same, compared in the second's window."""
+    seen = transfer(torch.sigmoid(a.logits)[None, None], [a.window], [b.window])[0, 0] > 0.5
+    other = b.logits > 0
+    union = int((seen | other).sum())
+    return union == 0 or int((seen & other).sum()) / union > _SAME
+
+
+def _best(masks: list[Mask], ambiguous: bool) -> Mask:
+    """The mask to show, with the alternatives in it; a clear prompt's own answer stays first."""
+    best = max(masks, key=lambda m: m.score) if ambiguous else masks[0]
+    ordered = sorted(masks, key=lambda m: np.count_nonzero(m.logits > 0) * (m.window.side / len(m.logits)) ** 2)
+    return Mask(best.logits, best.window, best.size, score=best.score, candidates=ordered)
+
+
+def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
+    """A given mask as first-look logits in a window."""
+    canvas = torch.zeros(1, 1, window.side, window.side)
+    canvas[0, 0, : mask.shape[0], : mask.shape[1]] = torch.from_numpy(mask.astype(np.float32))
+    cover = torch.nn.functional.adaptive_avg_pool2d(canvas, GRID)[0, 0]
+    return torch.logit(cover, eps=1e-4)
+
+
+def _resolve(dtype: str) -> torch.dtype:
+    """The dtype to compute in."""
+    if dtype == "auto":
+        dtype = os.environ.get("LINOCUT_DTYPE", "bfloat16" if _fast_bfloat16() else "float32")
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in known:
+        raise ValueError(f"dtype must be auto, float32 or bfloat16, got {dtype!r}")
+    return known[dtype]
+
+
+def _fast_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 matrices."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())

@@ -1,0 +1,137 @@
+"""A session: one person, one image, one object after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.vision.masks import Mask
+from linocut.vision.prompts import Prompt
+from linocut.vision.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An accepted mask with its label and the prompt that led to it."""
+
+    label: str
+    mask: Mask
+    prompt: Prompt
+
+
+class Session:
+    """Click until the mask is right, accept it, go on with the next object.
+
+    The mask is a function of the set of prompts: their order does not matter, and undoing one gives back exactly the
+    mask there was before.
+
+    Args:
+        model: the segmenter.
+        image: (H, W, 3) uint8; encoded here, once.
+    """
+
+    def __init__(self, model: Segmenter, image: NDArray[np.uint8]) -> None:
+        self.model = model
+        self.image = image
+        self.embedding = model.encode(image)
+        self.annotations: list[Annotation] = []
+        self._past: list[tuple[Prompt, Mask | None]] = []
+        self._now: tuple[Prompt, Mask | None] = (Prompt(), None)
+        self._future: list[tuple[Prompt, Mask | None]] = []
+
+    @property
+    def mask(self) -> Mask | None:
+        """The mask of the prompts so far; None before the first."""
+        return self._now[1]
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompts so far."""
+        return self._now[0]
+
+    def click(self, x: float, y: float, positive: bool = True) -> Mask:
+        """Say that the pixel (x, y) belongs to the object, or with ``positive=False`` that it does not.
+
+        A whole number means that pixel's centre.
+
+        Raises:
+            ValueError: if the point lies outside the image, or a negative point comes before anything positive.
+        """
+        height, width = self.embedding.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"click ({x:g}, {y:g}) lies outside the image, which is {width} x {height} pixels")
+        prompt = self.prompt
+        point = (float(x) + 0.5 * (float(x).is_integer()), float(y) + 0.5 * (float(y).is_integer()))
+        return self._ask(replace(prompt, points=(*prompt.points, point), labels=(*prompt.labels, positive)))
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> Mask:
+        """Say that the object fills this box; replaces an earlier box.
+
+        Raises:
+            ValueError: if the box has no area or does not touch the image.
+        """
+        return self._ask(replace(self.prompt, box=(float(x0), float(y0), float(x1), float(y1))))
+
+    def paint(self, mask: NDArray[np.bool_]) -> Mask:
+        """Start from a mask (H, W) of one's own; replaces an earlier one."""
+        return self._ask(replace(self.prompt, mask=np.asarray(mask).astype(bool)))
+
+    def choose(self, index: int) -> Mask:
+        """Take another of the current mask's candidates: 0 the smallest.
+
+        Later prompts correct the candidate chosen. Undone like any step.
+
+        Raises:
+            ValueError: if there is no mask yet, or no such candidate.
+        """
+        if self.mask is None:
+            raise ValueError("choose needs a mask: click or box first")
+        if not 0 <= index < len(self.mask.candidates):
+            raise ValueError(f"choose: candidates are 0 to {len(self.mask.candidates) - 1}, got {index}")
+        picked = self.mask.candidates[index]
+        self._step(replace(self.prompt, mask=picked.array), picked)
+        return picked
+
+    def undo(self) -> Mask | None:
+        """Take back the last prompt; nothing happens if there is none. Returns the mask there was before it."""
+        if self._past:
+            self._future.append(self._now)
+            self._now = self._past.pop()
+        return self.mask
+
+    def redo(self) -> Mask | None:
+        """Bring back the prompt last undone; nothing happens if there is none."""
+        if self._future:
+            self._past.append(self._now)
+            self._now = self._future.pop()
+        return self.mask
+
+    def reset(self) -> None:
+        """Forget all prompts of the current object; annotations stay, and ``undo`` brings the prompts back."""
+        if self.mask is not None:
+            self._step(Prompt(), None)
+
+    def accept(self, label: str = "object") -> Annotation:
+        """Keep the current mask under a label and start the next object.
+
+        Raises:
+            ValueError: if there is no mask.
+        """
+        if self.mask is None:
+            raise ValueError("accept needs a mask: click or box first")
+        annotation = Annotation(label, self.mask, self.prompt)
+        self.annotations.append(annotation)
+        self._past, self._now, self._future = [], (Prompt(), None), []
+        return annotation
+
+    def _ask(self, prompt: Prompt) -> Mask:
+        mask = self.model.decode(self.embedding, [prompt])[0]
+        self._step(prompt, mask)
+        return mask
+
+    def _step(self, prompt: Prompt, mask: Mask | None) -> None:
+        self._past.append(self._now)
+        self._now = (prompt, mask)
+        self._future.clear()
