@@ -41,7 +41,7 @@ class LocalBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Same shape out."""
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
-        y = self.narrow(functional.relu(self.widen(y)))
+        y = self.narrow(functional.relu(self.widen(y), inplace=True))
         return x + y.permute(0, 3, 1, 2)
 
 

@@ -133,11 +133,7 @@ class _Slices(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, source: Tensor, side: int, corners: list[tuple[int, int, int]]) -> Tensor:
         ctx.corners, ctx.shape, ctx.side = corners, source.shape, side
-        out = source.new_zeros((len(corners), source.shape[1], side, side)).to(memory_format=torch.channels_last)
-        for row, corner in zip(out, corners, strict=True):
-            inside, outside = _overlap(corner, side, source.shape)
-            row[:, outside[0], outside[1]] = source[corner[0], :, inside[0], inside[1]]
-        return out
+        return _slices(source, side, corners)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -147,6 +143,20 @@ class _Slices(torch.autograd.Function):
             inside, outside = _overlap(corner, ctx.side, ctx.shape)
             total[corner[0], :, inside[0], inside[1]] += row[:, outside[0], outside[1]]
         return total, None, None
+
+
+def _slices(source: Tensor, side: int, corners: Sequence[tuple[int, int, int]]) -> Tensor:
+    """(N, C, side, side) channels-last copies of parts of a (B, C, H, W) map, zero outside it."""
+    out = torch.empty(
+        (len(corners), source.shape[1], side, side), dtype=source.dtype, memory_format=torch.channels_last
+    )
+    for row, corner in zip(out, corners, strict=True):
+        inside, outside = _overlap(corner, side, source.shape)
+        part = source[corner[0], :, inside[0], inside[1]]
+        if part.shape[-2:] != (side, side):
+            row.zero_()
+        row[:, outside[0], outside[1]] = part
+    return out
 
 
 def _overlap(
@@ -191,7 +201,11 @@ def cut(
                 continue
             unit = stride << max(level, 0)
             corners = [(batch[i], windows[i].y // unit, windows[i].x // unit) for i in indices]
-            part = _Slices.apply(source, BASE // stride // zoom, corners)  # type: ignore[no-untyped-call]
+            extent = BASE // stride // zoom
+            if source.requires_grad:
+                part = _Slices.apply(source, extent, corners)  # type: ignore[no-untyped-call]
+            else:
+                part = _slices(source, extent, corners)
             if zoom > 1:
                 part = functional.interpolate(part, scale_factor=zoom, mode="bilinear", align_corners=False)
             parts[name] = part
@@ -202,10 +216,13 @@ def cut(
 def gather(groups: list[tuple[list[int], WindowFeatures]], *, fine: bool = True) -> WindowFeatures:
     """The groups of :func:`cut` as one batch in the windows' own order."""
     order = [i for indices, _ in groups for i in indices]
-    inverse = torch.tensor([order.index(i) for i in range(len(order))])
+    inverse = None
+    if order != sorted(order):
+        inverse = torch.empty(len(order), dtype=torch.long)
+        inverse[torch.tensor(order)] = torch.arange(len(order))
     parts = {}
     for name, stride in _STRIDES.items():
         pieces: list[Float[Tensor, "n c h w"]] = [getattr(features, name) for _, features in groups]
         whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        parts[name] = whole if (stride < 4 and not fine) or len(pieces) == 1 else whole[inverse]
+        parts[name] = whole if inverse is None or (stride < 4 and not fine) else whole[inverse]
     return WindowFeatures(**parts)
