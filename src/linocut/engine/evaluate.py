@@ -14,10 +14,10 @@ Sofiiuk, Petrov, Konushin, "Reviving Iterative Training with Mask Guidance", 202
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from linocut.data.packs import ObjectMask, Pack, PackImage, read_pack
 from linocut.engine.clicks import next_click
 from linocut.engine.evaluation import MIN_AREA, Evaluation, markdown_table, plot_iou_by_click
 from linocut.metrics.interaction import ClickCurve, ClickScores, iou
+from linocut.vision.prompts import Prompt
 
 __all__ = ["Evaluation", "evaluate", "markdown_table", "plot_iou_by_click"]
 
@@ -33,31 +34,21 @@ REPORTED_CLICKS = (1, 3, 5)
 
 
 class CutMask(Protocol):
-    """What a prompt gives back."""
+    """What a model answers a prompt with."""
 
     @property
     def array(self) -> NDArray[np.bool_]:
         """(H, W) bool, as large as the image."""
 
 
-class ClickSession(Protocol):
-    """One encoded image that takes prompts."""
-
-    def reset(self) -> object:
-        """Forget every prompt."""
-
-    def click(self, x: float, y: float, positive: bool = True) -> CutMask:
-        """Add a point, in pixels, and cut again."""
-
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> CutMask:
-        """Set the box, in pixels, and cut again."""
-
-
 class InteractiveModel(Protocol):
-    """All that evaluation asks of a model: a `Segmenter`, or a peer behind these three methods."""
+    """All that evaluation asks of a model: a `Segmenter`, or a peer behind these two methods."""
 
-    def open(self, source: NDArray[np.uint8]) -> ClickSession:
-        """Encode an (H, W, 3) uint8 RGB image."""
+    def encode(self, image: NDArray[np.uint8]) -> Any:
+        """Encode an (H, W, 3) uint8 RGB image once."""
+
+    def decode(self, embedding: Any, prompts: Sequence[Prompt]) -> Sequence[CutMask]:
+        """Cut one object a prompt."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,7 @@ def evaluate(
     """Measure a model on one split of a pack; each image is encoded once.
 
     Args:
-        model: anything with `open(image)` that gives a session with `reset`, `click` and `box`.
+        model: a `Segmenter`, or anything else that encodes images and decodes prompts.
         pack_dir: the pack's folder, laid out as `linocut.data.packs` describes.
         split: ``train``, ``val`` or ``test``.
         max_objects: measure a sample of so many objects, spread over the images; the same for the same seed. All
@@ -135,10 +126,10 @@ def evaluate(
             continue
         image = entry.load_image()
         start = time.process_time()
-        session = model.open(image)
+        embedding = model.encode(image)
         tally.encode_seconds.append(time.process_time() - start)
         for item in _objects_at(entry, places, stuff):
-            tally.add(_run_object(session, item, max_clicks, max(tally.curve.thresholds)))
+            tally.add(_run_object(model, embedding, item, max_clicks, max(tally.curve.thresholds)))
             report(tally.curve.objects, total)
     scores = tally.curve.compute()
     return Evaluation(
@@ -202,9 +193,9 @@ def _objects_at(entry: PackImage, places: set[int], stuff: bool) -> list[ObjectM
     return [item for place, item in enumerate(entry.objects(stuff=stuff)) if place in places]
 
 
-def _run_object(session: ClickSession, item: ObjectMask, max_clicks: int, goal: float) -> _ObjectRun:
+def _run_object(model: InteractiveModel, embedding: Any, item: ObjectMask, max_clicks: int, goal: float) -> _ObjectRun:
     """Click one object until it ends, then cut it by its box."""
-    session.reset()
+    prompt = Prompt()
     ious: list[float] = []
     seconds: list[float] = []
     clicked = np.zeros_like(item.mask)
@@ -215,12 +206,12 @@ def _run_object(session: ClickSession, item: ObjectMask, max_clicks: int, goal: 
             break
         x, y, positive = place
         clicked[y, x] = True
+        prompt = Prompt((*prompt.points, (x + 0.5, y + 0.5)), (*prompt.labels, positive))
         start = time.process_time()
-        prediction = session.click(x, y, positive=positive).array
+        prediction = model.decode(embedding, [prompt])[0].array
         seconds.append(time.process_time() - start)
         ious.append(iou(prediction, item.mask, ignore=item.ignore))
-    session.reset()
-    boxed = session.box(*_tight_box(item.mask)).array
+    boxed = model.decode(embedding, [Prompt(box=_tight_box(item.mask))])[0].array
     return _ObjectRun(ious, seconds, iou(boxed, item.mask, ignore=item.ignore))
 
 
@@ -239,6 +230,6 @@ def _place_click(
 
 
 def _tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The smallest box (x0, y0, x1, y1) in pixels that holds a mask that is not empty; x1 and y1 lie past it."""
+    """The smallest box (x0, y0, x1, y1) in pixels, edges included, that holds a mask that is not empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

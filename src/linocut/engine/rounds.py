@@ -91,7 +91,9 @@ def _truth(targets: Sequence[Target], windows: Sequence[Window], side: int) -> _
         cell = (window.side / side) ** 2
         outside.append(max(float(target.mask.sum()) / cell - float(cover.sum()), 0.0))
     return _Truth(
-        torch.from_numpy(np.stack(seen)), torch.from_numpy(np.stack(weights)), torch.tensor(outside, dtype=torch.float32)
+        torch.from_numpy(np.stack(seen)),
+        torch.from_numpy(np.stack(weights)),
+        torch.tensor(outside, dtype=torch.float32),
     )
 
 
@@ -198,9 +200,7 @@ def _choose(ious: Tensor, predicted: Tensor, rng: Rng) -> Tensor:
     return 1 + torch.where(trust, ious[:, 1:].argmax(dim=1), predicted.detach()[:, 1:].argmax(dim=1))
 
 
-def _with_click(
-    prompt: Prompt, target: Target, logits: NDArray[np.float32], window: Window, rng: Rng
-) -> Prompt:
+def _with_click(prompt: Prompt, target: Target, logits: NDArray[np.float32], window: Window, rng: Rng) -> Prompt:
     """The prompt with one more click in an error the window shows; unchanged where there is none."""
     known = see(np.ones(target.size, bool) if target.ignore is None else ~target.ignore, window, FINE) > 0.5
     click = random_click((logits > 0) & known, (see(target.mask, window, FINE) > 0.5) & known, rng)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from linocut.data.files import atomic_path
-from linocut.engine.rounds import StepResult, run_step
+from linocut.engine.rounds import run_step
 from linocut.engine.samples import Crop, SampleSource
 from linocut.vision.encoder import EncoderConfig
-from linocut.vision.network import SegmenterNet
+from linocut.vision.network import SegmenterNet, channels_last
+from linocut.vision.weights import save_weights
 
 _FIELDS = ("step", "learning_rate", "loss", "first_iou", "second_iou", "val_loss", "val_first_iou", "val_second_iou")
 
@@ -123,7 +124,7 @@ class Trainer:
         if not resume and checkpoint.exists():
             raise ValueError(f"{checkpoint} exists: resume it, or train into another folder")
         torch.manual_seed(config.seed)
-        self.net = SegmenterNet(EncoderConfig(mixer=config.mixer)).to(memory_format=torch.channels_last)
+        self.net = channels_last(SegmenterNet(EncoderConfig(mixer=config.mixer)))
         self.optimizer = _optimizer(self.net, config)
         if resume:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -188,19 +189,15 @@ class Trainer:
         """The same, with the averaged weights' figures on fixed val batches."""
         current = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.net.load_state_dict(self.average)
-        results: list[StepResult] = []
         with torch.no_grad():
-            for index in range(self.config.val_batches):
-                results.append(run_step(self.net, self.val.batch(index), np.random.default_rng((11, index))))
+            results = [
+                run_step(self.net, self.val.batch(index), np.random.default_rng((11, index)))
+                for index in range(self.config.val_batches)
+            ]
         self.net.load_state_dict(current)
         means = np.mean([(float(r.loss), r.first_iou, r.second_iou) for r in results], axis=0)
-        return Progress(
-            **{
-                **asdict(progress),
-                "val_loss": float(means[0]),
-                "val_first_iou": float(means[1]),
-                "val_second_iou": float(means[2]),
-            }
+        return replace(
+            progress, val_loss=float(means[0]), val_first_iou=float(means[1]), val_second_iou=float(means[2])
         )
 
     def save(self) -> None:
@@ -213,8 +210,6 @@ class Trainer:
         }
         with atomic_path(self.out / "last.pt") as path:
             torch.save(state, path)
-        from linocut.vision.weights import save_weights
-
         save_weights(self.out / "weights.safetensors", self.average, self.net.config)
 
     def _log(self, progress: Progress) -> None:
@@ -231,9 +226,7 @@ class Trainer:
             writer.writerows(rows)
 
 
-def train(
-    config: TrainConfig, *, resume: bool = False, report: Callable[[Progress], None] | None = None
-) -> Path:
+def train(config: TrainConfig, *, resume: bool = False, report: Callable[[Progress], None] | None = None) -> Path:
     """Train, or go on training; see :class:`Trainer`."""
     return Trainer(config, resume=resume).run(report)
 

@@ -45,7 +45,7 @@ def elu_plus_one(x: Tensor) -> Tensor:
 def summarize(k: Float[Tensor, "batch length heads dim"], v: Float[Tensor, "batch length heads value"]) -> Summary:
     """Sum φ(k) vᵀ and φ(k) over a piece. ``k`` is already mapped and positive.
 
-    The sums are kept in float32 (float64 stays float64): a sum over a million tokens does not fit bfloat16's eight bits.
+    The sums are kept in float32 (float64 stays float64): a million tokens do not add up in bfloat16's eight bits.
 
     Raises:
         ValueError: if the two do not describe the same tokens.

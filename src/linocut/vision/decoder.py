@@ -51,7 +51,7 @@ class WindowPrompt:
     boxes: Float[Tensor, "n 4"]
     mask: Float[Tensor, "n 1 64 64"]
     inside: Float[Tensor, "n 4"]
-    zoomed: Float[Tensor, "n"]
+    zoomed: Float[Tensor, " n"]
 
 
 def discs(prompt: WindowPrompt, side: int) -> Float[Tensor, "n 2 side side"]:
@@ -99,9 +99,7 @@ class ClickSimilarity(nn.Module):
         self.spread = nn.Conv2d(3 * heads, channels, 1)
         self.summary = nn.Linear(3 * channels, channels)
 
-    def forward(
-        self, x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n 3 h w"]
-    ) -> Float[Tensor, "n c h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
         """Tokens and, per group (positive, negative, previous mask or box), where its evidence lies."""
         y = self.norm(x)
         flat, weight = y.flatten(2), weights.flatten(2).to(y.dtype)
@@ -109,10 +107,11 @@ class ClickSimilarity(nn.Module):
         evidence = torch.einsum("ngl,ncl->ngc", weight, flat) / mass.clamp_min(1e-3)
         evidence = evidence * (mass > 1e-3)
         query, value = self.query(evidence).chunk(2, dim=-1)
-        key = self.key(y).flatten(2).unflatten(1, (self.heads, -1))
-        query = query.unflatten(-1, (self.heads, -1))
+        batch, groups = evidence.shape[:2]
+        key = self.key(y).reshape(batch, self.heads, -1, flat.shape[-1])
+        query = query.reshape(batch, groups, self.heads, -1)
         scores = torch.einsum("nghd,nhdl->nghl", query, key) * key.shape[2] ** -0.5
-        maps = torch.tanh(scores * (mass > 1e-3)[..., None]).flatten(1, 2).unflatten(-1, x.shape[-2:])
+        maps = torch.tanh(scores * (mass > 1e-3)[..., None]).reshape(batch, -1, *x.shape[-2:])
         out: Tensor = self.spread(maps) + self.summary(value.flatten(1))[:, :, None, None]
         return x + out
 

@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0 as a feature trunk (Tan & Le, *EfficientNet*, ICML 2019; the Lite variant drops
-squeeze-and-excitation and swish, so every operation is local and cheap on a CPU).
+"""EfficientNet-Lite0 as a feature trunk (Tan & Le, *EfficientNet*, ICML 2019).
+
+The Lite variant drops squeeze-and-excitation and swish, so every operation is local and cheap on a CPU.
 
 Batch normalisation is folded into the convolutions when the ImageNet weights are read: what remains are convolutions
 with bias and ReLU6, with no statistics over the image, so a tile with a halo gives what the whole image gives.
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _BN_EPSILON = 1e-3
-# expansion, channels, blocks, stride, kernel of each stage, as published; the last (320 channels) and the head are left out
+# expansion, channels, blocks, stride, kernel of each stage, as published; the last stage (320) and the head are left out
 _STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5))
 
 TRUNK_CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 192}
@@ -39,7 +40,8 @@ class InvertedResidual(nn.Module):
         y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
         y = functional.relu6(self.depthwise(y), inplace=True)
         y = self.project(y)
-        return x + y if self.skip else y
+        out: Tensor = x + y if self.skip else y
+        return out
 
 
 class EfficientNetLite0(nn.Module):
@@ -82,7 +84,12 @@ class EfficientNetLite0(nn.Module):
         """
         source = torch.load(path, map_location="cpu", weights_only=True)
         folded = _fold(source, "_conv_stem", "_bn0", "stem")
-        blocks = [(f"stages.{s}.{b}", block) for s, stage in enumerate(self.stages) for b, block in enumerate(stage)]
+        blocks = [
+            (f"stages.{s}.{b}", block)
+            for s, stage in enumerate(self.stages)
+            for b, block in enumerate(stage.children())
+            if isinstance(block, InvertedResidual)
+        ]
         for index, (name, block) in enumerate(blocks):
             root = f"_blocks.{index}"
             if block.expand is not None:

@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from linocut.data.rle import encode_rle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linocut.data.rle import encode_rle
 from linocut.vision.decoder import SLOTS
 from linocut.vision.encoder import Embedding
 from linocut.vision.masks import Mask
@@ -237,9 +237,7 @@ def _first_looks(
     """One batch of first looks: slots 1 to 3 that pass the quality filters."""
     windows = [window for _, window in asked]
     prompts = [Prompt((point,), (True,)) for point, _ in asked]
-    look = model.net.first_look(
-        embedding.octaves, prompts, windows, [0] * len(asked), [embedding.size] * len(asked)
-    )
+    look = model.net.first_look(embedding.octaves, prompts, windows, [0] * len(asked), [embedding.size] * len(asked))
     logits, iou = look.logits[:, 1:].float(), look.iou[:, 1:]
     high = (logits > options.stability_score_offset).sum((2, 3))
     low = (logits > -options.stability_score_offset).sum((2, 3))
@@ -297,9 +295,7 @@ def _sharpen(
         for logits, window, score, point in zip(
             fine.logits.float().numpy(), fine.windows, fine.iou.tolist(), found.points[part], strict=True
         ):
-            mask = Mask(
-                logits, window, embedding.size, score=score, stability_offset=options.stability_score_offset
-            )
+            mask = Mask(logits, window, embedding.size, score=score, stability_offset=options.stability_score_offset)
             if score >= options.pred_iou_thresh and mask.stability >= options.stability_score_thresh:
                 masks.append(clean(mask, options.min_mask_region_area))
                 points.append(point)
@@ -313,7 +309,7 @@ def clean(mask: Mask, min_area: int) -> Mask:
     """Fill holes and drop islands of fewer than ``min_area`` pixels; the mask itself if there are none."""
     if min_area <= 0 or not mask.crop.size:
         return mask
-    x0, y0, x1, y1 = mask.bbox
+    x0, y0 = mask.bbox[:2]
     pixels = np.pad(mask.crop, 1)
     for fill in (True, False):
         region = ~pixels if fill else pixels
@@ -329,5 +325,3 @@ def _segmentation(mask: Mask, mode: str) -> Any:
     if mode == "binary_mask":
         return mask.array
     return mask.rle() if mode == "coco_rle" else encode_rle(mask.array, compressed=False)
-
-

@@ -42,7 +42,8 @@ class LocalBlock(nn.Module):
         """Same shape out."""
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.narrow(functional.relu(self.widen(y), inplace=True))
-        return x + y.permute(0, 3, 1, 2)
+        out: Tensor = x + y.permute(0, 3, 1, 2)
+        return out
 
 
 class GlobalBlock(nn.Module):

@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from linocut.data.polygons import mask_to_polygons
 from linocut.data.rle import encode_rle
+from numpy.typing import NDArray
+
 from linocut.vision.windows import Window
 
 
@@ -96,7 +96,8 @@ class Mask:
 
     def rle(self) -> dict[str, Any]:
         """COCO's compressed run-length encoding of the whole image's mask."""
-        return encode_rle(self.array)
+        encoded: dict[str, Any] = encode_rle(self.array)
+        return encoded
 
     def __repr__(self) -> str:
         return f"Mask(area={self.area}, bbox={self.bbox}, score={self.score:.2f}, stability={self.stability:.2f})"
@@ -108,9 +109,7 @@ def stability(logits: NDArray[np.float32], offset: float = 1.0) -> float:
     return int(np.count_nonzero(logits > offset)) / wide if wide else 0.0
 
 
-def rasterize(
-    logits: NDArray[np.float32], window: Window, size: tuple[int, int]
-) -> tuple[NDArray[np.bool_], int, int]:
+def rasterize(logits: NDArray[np.float32], window: Window, size: tuple[int, int]) -> tuple[NDArray[np.bool_], int, int]:
     """Logits of a window as pixels of the image.
 
     Only the cells around the mask are enlarged (bilinearly, centres kept); a window finer than the pixels is averaged.

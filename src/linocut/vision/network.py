@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from linocut.vision.decoder import GRID, Look, MaskDecoder
+from linocut.vision.decoder import Look, MaskDecoder
 from linocut.vision.encoder import EncoderConfig, ImageEncoder, Octave
 from linocut.vision.prompts import Prompt, extents, to_window, transfer
 from linocut.vision.windows import Window, cut, fit, gather
@@ -85,6 +85,14 @@ class SegmenterNet(nn.Module):
         return FineLook(targets, look, logits, look.iou[:, 0])
 
 
+def channels_last(net: SegmenterNet) -> SegmenterNet:
+    """The same network, its convolutions in the layout in which a CPU runs them fastest."""
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
 def second_window(prompt: Prompt, extent: tuple[float, float, float, float] | None, size: Size) -> Window:
     """The finest window that holds what the first look found, the box and every positive point."""
     boxes = [b for b in (extent, prompt.box) if b is not None]
@@ -94,6 +102,3 @@ def second_window(prompt: Prompt, extent: tuple[float, float, float, float] | No
     x0, y0 = min(b[0] for b in boxes), min(b[1] for b in boxes)
     x1, y1 = max(b[2] for b in boxes), max(b[3] for b in boxes)
     return fit((x0, y0, x1, y1), size)
-
-
-__all__ = ["GRID", "FineLook", "SegmenterNet", "Size", "second_window"]

@@ -42,7 +42,7 @@ class Prompt:
         box: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> Prompt:
-        """Build from arrays: points (n, 2), labels (n,) of 1 and 0 (all positive where left out), box (4,), mask (H, W).
+        """Build from arrays: points (n, 2), labels (n,) of 1 and 0 (1 where left out), box (4,), mask (H, W).
 
         Raises:
             ValueError: for a wrong shape, a label other than 0 or 1, NaN, or a box without area.

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from linocut.data.images import open_image
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from linocut.data.images import open_image
 from linocut.vision.decoder import GRID, SLOTS
 from linocut.vision.encoder import Embedding, normalize
 from linocut.vision.masks import Mask
-from linocut.vision.network import SegmenterNet
+from linocut.vision.network import SegmenterNet, channels_last
 from linocut.vision.prompts import Prompt, transfer
 from linocut.vision.windows import Window, fit, plan
 
@@ -55,7 +55,7 @@ class Segmenter(nn.Module):
     def __init__(self, net: SegmenterNet, *, dtype: Dtype = "auto") -> None:
         super().__init__()
         self.dtype = _resolve(dtype)
-        self.net = net.eval().to(dtype=self.dtype, memory_format=torch.channels_last)
+        self.net = channels_last(net.eval().to(self.dtype))
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
@@ -78,9 +78,7 @@ class Segmenter(nn.Module):
         return Embedding(octaves, (image.shape[0], image.shape[1]))
 
     @torch.inference_mode()
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[Prompt], *, candidates: int = CANDIDATES
-    ) -> list[Mask]:
+    def decode(self, embedding: Embedding, prompts: Sequence[Prompt], *, candidates: int = CANDIDATES) -> list[Mask]:
         """Answer prompts, several objects at once; the cost of each does not depend on the image's size.
 
         Args:
@@ -123,7 +121,7 @@ class Segmenter(nn.Module):
         for index, prompt in enumerate(prompts):
             if prompt.mask is not None:
                 window = fit((0.0, 0.0, float(embedding.size[1]), float(embedding.size[0])), embedding.size)
-                found.append(_Candidate(index, window, _given(prompt.mask, window), 1.0, True))
+                found.append(_Candidate(index, window, _given(prompt.mask, window), 1.0, single=True))
             elif prompt.box is not None:
                 asked.append((index, fit(prompt.box, embedding.size)))
             else:
@@ -140,8 +138,10 @@ class Segmenter(nn.Module):
         )
         logits, ious = look.logits.float(), look.iou.tolist()
         for row, (index, window) in enumerate(asked):
-            for slot in range(1 if prompts[index].ambiguous else 0, SLOTS):
-                found.append(_Candidate(index, window, logits[row, slot], ious[row][slot], slot == 0))
+            found += [
+                _Candidate(index, window, logits[row, slot], ious[row][slot], single=slot == 0)
+                for slot in range(1 if prompts[index].ambiguous else 0, SLOTS)
+            ]
         return found
 
     def open(self, source: Any) -> Session:

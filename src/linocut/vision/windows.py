@@ -202,10 +202,8 @@ def cut(
             unit = stride << max(level, 0)
             corners = [(batch[i], windows[i].y // unit, windows[i].x // unit) for i in indices]
             extent = BASE // stride // zoom
-            if source.requires_grad:
-                part = _Slices.apply(source, extent, corners)  # type: ignore[no-untyped-call]
-            else:
-                part = _slices(source, extent, corners)
+            take = _Slices.apply if source.requires_grad else _slices
+            part = take(source, extent, corners)
             if zoom > 1:
                 part = functional.interpolate(part, scale_factor=zoom, mode="bilinear", align_corners=False)
             parts[name] = part
