@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from typer.testing import CliRunner
 import linocut
 from linocut.cli.app import app
 from linocut.engine import train as engine
+from linocut.vision.everything import EverythingOptions
+from linocut.vision.prompts import Prompt
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, NumPy 2
 
@@ -101,6 +104,14 @@ class Model:
         if self.error is not None:
             raise self.error
         return Session(image, self.log)
+
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def decode(self, embedding: np.ndarray, prompts: Sequence[Prompt]) -> list[Mask]:
+        (prompt,) = prompts
+        session = Session(embedding, self.log)
+        return [session.box(*prompt.box) if prompt.box else session.click(*prompt.points[0])]
 
     def everything(self, image: np.ndarray, **options: Any) -> Everything:
         self.options.append(options)
@@ -343,15 +354,14 @@ class TestEverything:
         with Image.open(tmp_path / "out" / "labels" / "a.png") as labels:
             np.testing.assert_array_equal(np.asarray(labels), (draw() == (255, 0, 0)).all(axis=2))
 
-    def test_a_restart_does_only_what_is_left(self, model: Model, photos: Path, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("model")
+    def test_a_restart_does_only_what_is_left(self, photos: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         run("everything", photos, "-o", out)
         (out / "coco" / "b.json").unlink()
         ran = run("everything", photos, "-o", out)
         assert "1 cut, 2 done before, 0 failed" in ran.out
-        loads = len(model.loads)
         assert "0 cut, 3 done before, 0 failed" in run("everything", photos, "-o", out).out
-        assert len(model.loads) == loads, "with nothing to do no model is loaded"
         assert "3 cut" in run("everything", photos, "-o", out, "--points-per-side", "8").out
 
     @pytest.mark.usefixtures("model")
@@ -378,6 +388,7 @@ class TestEverything:
             "stability_score_thresh": 0.25,
             "stability_score_offset": 0.75,
             "box_nms_thresh": 0.125,
+            "mask_nms_thresh": 0.0625,
             "crop_n_layers": 1,
             "crop_nms_thresh": 0.625,
             "crop_overlap_ratio": 0.375,
@@ -388,14 +399,28 @@ class TestEverything:
         flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         assert run("everything", photo, "-o", tmp_path / "out", *flags).code == 0
         assert model.options == [given]
+        names = {field.name for field in dataclasses.fields(EverythingOptions)}
+        assert names == {*given, "point_grids"}, "an option without a flag"
+
+    def test_help_tells_the_defaults_of_the_library(self) -> None:
+        text = re.sub(r"[│\s]+", " ", run("everything", "--help").out)
+        for field_ in dataclasses.fields(EverythingOptions):
+            if field_.name not in ("point_grids", "output_mode"):
+                shown = re.search(rf"--{field_.name.replace('_', '-')} N .*?\[default: \(([\d.]+)\)\]", text)
+                assert shown is not None, field_.name
+                assert float(shown[1]) == pytest.approx(field_.default, abs=5e-4), field_.name
 
     def test_point_grids_come_from_a_file(self, model: Model, photo: Path, tmp_path: Path) -> None:
         grids = tmp_path / "grids.json"
         grids.write_text("[[[0.25, 0.5], [0.75, 0.5]], [[0.5, 0.5]]]")
-        assert run("everything", photo, "-o", tmp_path / "out", "--point-grids", grids).code == 0
+        command = ["everything", photo, "-o", tmp_path / "out", "--point-grids", grids]
+        assert run(*command, "--crop-n-layers", "1").code == 0
+        assert model.options[0]["points_per_side"] is None
         first, second = model.options[0]["point_grids"]
         np.testing.assert_array_equal(first, [[0.25, 0.5], [0.75, 0.5]])
         assert second.shape == (1, 2)
+        assert_refused(run(*command), 2, "point_grids must hold one grid a layer, 1 of them, got 2")
+        assert_refused(run(*command, "--points-per-side", "4"), 2, "--points-per-side", "--point-grids")
 
     @pytest.mark.usefixtures("model")
     @pytest.mark.parametrize("text", ["[[[0.5]]]", "[[[0.5, 2]]]", "[]", "{", "[[]]", "[0.5]", '[[["a", "b"]]]', "3"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,13 +45,8 @@ class Halves:
 class Cutter:
     """Stands for the model; counts what it is asked."""
 
-    loads: int = 0
     cuts: int = 0
     fail_at: frozenset[int] = field(default_factory=frozenset)
-
-    def load(self) -> Callable[[np.ndarray], Halves]:
-        self.loads += 1
-        return self.cut
 
     def cut(self, image: np.ndarray) -> Halves:
         self.cuts += 1
@@ -100,7 +94,7 @@ class TestPlan:
 
     def test_the_outputs_are_not_inputs(self, photos: Path) -> None:
         out = photos / "cut"
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         plan = plan_batch(photos, out, SETTINGS)
         assert [job.file_name for job in plan.done] == ["a.png", "b.jpg", "trip/c.webp"]
         assert plan.todo == ()
@@ -116,7 +110,7 @@ class TestPlan:
 
     def test_one_image(self, photos: Path, out: Path) -> None:
         plan = plan_batch(photos / "b.jpg", out, SETTINGS)
-        assert run_batch(plan, Cutter().load) == ()
+        assert run_batch(plan, Cutter().cut) == ()
         assert set(contents(out)) == {"labels/b.png", "overlays/b.png", "coco/b.json", "annotations.json"}
 
     def test_a_folder_without_images(self, tmp_path: Path, out: Path) -> None:
@@ -132,7 +126,7 @@ class TestPlan:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with NumPy 2
 class TestOutputs:
     def test_labels_are_16_bit_and_those_of_the_result(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         with Image.open(out / "labels" / "trip" / "c.png") as labels:
             assert labels.mode == "I;16"
             np.testing.assert_array_equal(np.asarray(labels), Halves((4, 9)).label_map)
@@ -140,7 +134,7 @@ class TestOutputs:
             assert overlay.size == (9, 4)
 
     def test_each_record_is_coco(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         coco = COCO(str(out / "coco" / "b.json"))
         assert coco.loadImgs(1)[0]["file_name"] == "b.jpg"
         for annotation in coco.loadAnns(coco.getAnnIds()):
@@ -149,7 +143,7 @@ class TestOutputs:
             )
 
     def test_the_merged_file_is_coco_with_unique_ids(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         coco = COCO(str(out / "annotations.json"))
         assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == ["a.png", "b.jpg", "trip/c.webp"]
         assert sorted(coco.anns) == [1, 2, 3, 4, 5, 6]
@@ -165,17 +159,17 @@ class TestOutputs:
             def records(self) -> list[dict[str, Any]]:
                 return []
 
-        assert run_batch(plan_batch(photos, out, SETTINGS), lambda: lambda image: Nothing(image.shape[:2])) == ()
+        assert run_batch(plan_batch(photos, out, SETTINGS), lambda image: Nothing(image.shape[:2])) == ()
         merged = json.loads((out / "annotations.json").read_text())
         assert (len(merged["images"]), merged["annotations"]) == (3, [])
 
 
 class TestRestart:
-    def test_nothing_to_do_loads_no_model_and_changes_no_byte(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+    def test_nothing_to_do_changes_no_byte(self, photos: Path, out: Path) -> None:
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         before, again = contents(out), Cutter()
-        assert run_batch(plan_batch(photos, out, SETTINGS), again.load) == ()
-        assert again.loads == 0
+        assert run_batch(plan_batch(photos, out, SETTINGS), again.cut) == ()
+        assert again.cuts == 0
         assert contents(out) == before
 
     def test_stopped_in_the_middle(self, photos: Path, out: Path) -> None:
@@ -186,42 +180,42 @@ class TestRestart:
                 return super().cut(image)
 
         with pytest.raises(KeyboardInterrupt):
-            run_batch(plan_batch(photos, out, SETTINGS), Stops().load)
+            run_batch(plan_batch(photos, out, SETTINGS), Stops().cut)
         plan = plan_batch(photos, out, SETTINGS)
         assert todo(plan) == ["trip/c.webp"]
         again = Cutter()
-        run_batch(plan, again.load)
+        run_batch(plan, again.cut)
         assert again.cuts == 1
         whole = out.with_name("whole")
-        run_batch(plan_batch(photos, whole, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, whole, SETTINGS), Cutter().cut)
         assert contents(out) == contents(whole), "stopped and gone on = never stopped"
 
     @pytest.mark.parametrize("lost", ["labels/a.png", "overlays/a.png", "coco/a.json"])
     def test_a_lost_output_is_made_again(self, photos: Path, out: Path, lost: str) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         (out / lost).unlink()
         assert todo(plan_batch(photos, out, SETTINGS)) == ["a.png"]
 
     @pytest.mark.parametrize("text", ['{"info": {"made', "[]", '{"info": null}'])
     def test_a_damaged_record_is_made_again(self, photos: Path, out: Path, text: str) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         (out / "coco/a.json").write_text(text)
         assert todo(plan_batch(photos, out, SETTINGS)) == ["a.png"]
 
     def test_a_changed_image_is_cut_again(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         save(photos / "b.jpg", 30, 30)
         assert todo(plan_batch(photos, out, SETTINGS)) == ["b.jpg"]
 
     def test_other_settings_cut_all_again(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         assert len(todo(plan_batch(photos, out, {"options": {"points_per_side": 5}}))) == 3
 
 
 class TestFailures:
     def test_a_bad_image_does_not_stop_the_rest(self, photos: Path, out: Path) -> None:
         (photos / "b.jpg").write_bytes(b"\xff\xd8 cut short")
-        failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         assert [failure.source for failure in failures] == [photos / "b.jpg"]
         assert "b.jpg" in str(failures[0].error)
         merged = json.loads((out / "annotations.json").read_text())
@@ -229,14 +223,14 @@ class TestFailures:
         assert not [name for name in contents(out) if "b." in name]
 
     def test_a_failing_model_does_not_stop_the_rest(self, photos: Path, out: Path) -> None:
-        failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter(fail_at=frozenset({1})).load)
+        failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter(fail_at=frozenset({1})).cut)
         assert [(failure.source.name, str(failure.error)) for failure in failures] == [("a.png", "out of memory")]
         assert todo(plan_batch(photos, out, SETTINGS)) == ["a.png"], "a failure is tried again"
 
     def test_an_image_that_went_bad_leaves_the_merged_file(self, photos: Path, out: Path) -> None:
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         (photos / "a.png").write_bytes(b"broken")
-        run_batch(plan_batch(photos, out, SETTINGS), Cutter().load)
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
         merged = json.loads((out / "annotations.json").read_text())
         assert [image["file_name"] for image in merged["images"]] == ["b.jpg", "trip/c.webp"]
 
@@ -244,14 +238,14 @@ class TestFailures:
         class Many(Halves):
             label_map = property(lambda self: np.full(self.shape, 65536, np.int32))
 
-        failures = run_batch(plan_batch(photos, out, SETTINGS), lambda: lambda image: Many(image.shape[:2]))
+        failures = run_batch(plan_batch(photos, out, SETTINGS), lambda image: Many(image.shape[:2]))
         assert len(failures) == 3
         assert "65535 objects, got 65536" in str(failures[0].error)
 
 
 def test_progress_starts_with_what_was_done(photos: Path, out: Path) -> None:
-    run_batch(plan_batch(photos / "a.png", out, SETTINGS), Cutter().load)
+    run_batch(plan_batch(photos / "a.png", out, SETTINGS), Cutter().cut)
     seen: list[tuple[int, int]] = []
     plan = plan_batch(photos, out, SETTINGS)
-    run_batch(plan, Cutter().load, progress=lambda done, total: seen.append((done, total)))
+    run_batch(plan, Cutter().cut, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]

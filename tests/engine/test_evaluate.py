@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from PIL import Image
 
 from linocut.engine import evaluate as module
 from linocut.engine.evaluate import Evaluation, evaluate, markdown_table, plot_iou_by_click
+from linocut.vision.prompts import Prompt
 
 SIZE = 96
 
@@ -28,59 +30,51 @@ class Cut:
     array: np.ndarray
 
 
-@dataclass
-class Session:
-    """Answers from a function of the image and the clicks so far; keeps every prompt it was given."""
-
-    image: np.ndarray
-    answer: Callable[[np.ndarray, list[tuple[float, float, bool]]], np.ndarray]
-    log: list[tuple[float, ...]]
-    clicks: list[tuple[float, float, bool]] = field(default_factory=list)
-
-    def reset(self) -> None:
-        self.clicks = []
-        self.log.append(("reset",))
-
-    def click(self, x: float, y: float, positive: bool = True) -> Cut:
-        self.clicks.append((x, y, positive))
-        self.log.append(("click", x, y, positive))
-        return Cut(self.answer(self.image, self.clicks))
-
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> Cut:
-        self.log.append(("box", x0, y0, x1, y1))
-        inside = np.zeros(self.image.shape[:2], bool)
-        inside[y0:y1, x0:x1] = True
-        return Cut(inside)
+Click = tuple[int, int, bool]
+Answer = Callable[[np.ndarray, list[Click]], np.ndarray]
 
 
 @dataclass
 class Model:
-    answer: Callable[[np.ndarray, list[tuple[float, float, bool]]], np.ndarray]
-    log: list[tuple[float, ...]] = field(default_factory=list)
-    opened: int = 0
+    """Answers clicks from a function of the image and the clicks so far, and a box with the box itself."""
 
-    def open(self, image: np.ndarray) -> Session:
-        self.opened += 1
-        return Session(image, self.answer, self.log)
+    answer: Answer
+    prompts: list[Prompt] = field(default_factory=list)
+    encoded: int = 0
 
-    def runs(self) -> list[list[tuple[float, float, bool]]]:
-        """The clicks of each object."""
-        runs: list[list[tuple[float, float, bool]]] = []
-        for name, *values in self.log:
-            if name == "reset":
-                runs.append([])
-            elif name == "click":
-                runs[-1].append(tuple(values))
-        return [run for run in runs if run]
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        self.encoded += 1
+        return image
+
+    def decode(self, embedding: np.ndarray, prompts: Sequence[Prompt]) -> list[Cut]:
+        self.prompts += prompts
+        return [self._cut(embedding, prompt) for prompt in prompts]
+
+    def _cut(self, image: np.ndarray, prompt: Prompt) -> Cut:
+        if prompt.box is None:
+            return Cut(self.answer(image, clicks_of(prompt)))
+        x0, y0, x1, y1 = prompt.box
+        inside = np.zeros(image.shape[:2], bool)
+        inside[y0:y1, x0:x1] = True
+        return Cut(inside)
+
+    def runs(self) -> list[list[Click]]:
+        """All clicks of each object; its box comes after the last of them."""
+        return [clicks_of(last) for last, box in pairwise(self.prompts) if box.box is not None]
 
 
-def truth(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+def clicks_of(prompt: Prompt) -> list[Click]:
+    """The pixels that were clicked: a click is at a pixel's centre."""
+    return [(int(x), int(y), label) for (x, y), label in zip(prompt.points, prompt.labels, strict=True)]
+
+
+def truth(image: np.ndarray, clicks: list[Click]) -> np.ndarray:
     """All pixels of the colour of the first click."""
     x, y, _ = clicks[0]
-    return (image == image[int(y), int(x)]).all(axis=2)
+    return (image == image[y, x]).all(axis=2)
 
 
-def nothing(image: np.ndarray, _clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+def nothing(image: np.ndarray, _clicks: list[Click]) -> np.ndarray:
     return np.zeros(image.shape[:2], bool)
 
 
@@ -159,7 +153,7 @@ class TestProtocol:
         assert result.iou_by_click[:4] == (0, 0, 1, 1)
 
     def test_a_good_mask_still_gets_five_clicks(self, pack: Path) -> None:
-        def almost(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+        def almost(image: np.ndarray, clicks: list[Click]) -> np.ndarray:
             mask = truth(image, clicks)
             mask[np.argwhere(mask)[0][0]] = False  # a row of 20 is missing: above every threshold, yet not perfect
             return mask
@@ -174,7 +168,7 @@ class TestProtocol:
         labels = np.zeros((SIZE, SIZE), np.int32)
         labels[10:51, 20:61] = 1  # 41 x 41 around (x, y) = (40, 30)
 
-        def spills(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+        def spills(image: np.ndarray, clicks: list[Click]) -> np.ndarray:
             mask = truth(image, clicks)
             mask[70:91, 70:91] = True  # 21 x 21 around (80, 80) is not the object
             return mask
@@ -191,7 +185,7 @@ class TestProtocol:
         labels[29, 20:59] = 0
         model = Model(truth)
         result = evaluate(model, write_pack(tmp_path, {"a": [labels]}))
-        assert model.log[-2:] == [("reset",), ("box", 20, 10, 60, 30)]
+        assert model.prompts[-1] == Prompt(box=(20, 10, 60, 30))
         assert result.iou_box == pytest.approx((800 - 39) / 800)
 
     def test_ignored_pixels_count_for_nothing(self, tmp_path: Path) -> None:
@@ -199,7 +193,7 @@ class TestProtocol:
         labels[20:40, 20:40] = 1
         labels[20:40, 40:80] = 255
 
-        def spills(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+        def spills(image: np.ndarray, clicks: list[Click]) -> np.ndarray:
             mask = truth(image, clicks)
             mask[20:40, 40:80] = True
             return mask
@@ -216,11 +210,11 @@ class TestProtocol:
         costs = iter([0.25, 0.5, 8.0] * 4)
 
         class Slow(Model):
-            def open(self, image: np.ndarray) -> Session:
-                clock[0] += 2.0 + self.opened  # 2, 3 and 4 seconds
-                return super().open(image)
+            def encode(self, image: np.ndarray) -> np.ndarray:
+                clock[0] += 2.0 + self.encoded  # 2, 3 and 4 seconds
+                return super().encode(image)
 
-        def takes_time(image: np.ndarray, clicks: list[tuple[float, float, bool]]) -> np.ndarray:
+        def takes_time(image: np.ndarray, clicks: list[Click]) -> np.ndarray:
             clock[0] += next(costs)
             return truth(image, clicks)
 
@@ -242,7 +236,7 @@ class TestObjects:
     def test_each_image_is_encoded_once(self, pack: Path) -> None:
         model = Model(truth)
         evaluate(model, pack)
-        assert model.opened == 3
+        assert model.encoded == 3
 
     def test_every_annotator_counts(self, tmp_path: Path) -> None:
         left, top = np.ones((SIZE, SIZE), np.int32), np.ones((SIZE, SIZE), np.int32)
@@ -250,7 +244,7 @@ class TestObjects:
         folder = write_pack(tmp_path, {"a": [left, top]}, kind="regions", background=None)
         model = Model(nothing)
         assert evaluate(model, folder, max_clicks=1).objects == 4
-        assert model.opened == 1
+        assert model.encoded == 1
 
     def test_stuff_only_when_asked_for(self, tmp_path: Path) -> None:
         segments = [
@@ -267,12 +261,12 @@ class TestObjects:
         model = Model(truth)
         result = evaluate(model, folder, max_objects=16)
         assert result.objects == 16
-        assert model.opened == 8, "equal images give two objects each"
+        assert model.encoded == 8, "equal images give two objects each"
 
     def test_a_sample_is_the_same_for_the_same_seed(self, tmp_path: Path) -> None:
         folder = write_pack(tmp_path, {f"i{k}": [squares(16)] for k in range(4)})
 
-        def clicked(seed: int) -> list[list[tuple[float, float, bool]]]:
+        def clicked(seed: int) -> list[list[Click]]:
             model = Model(truth)
             evaluate(model, folder, max_objects=8, seed=seed)
             return model.runs()

@@ -53,7 +53,7 @@ Weights = Annotated[
 class OneLineErrors(TyperGroup):
     """A command group whose every error is one line on stderr and an exit code: 1 something failed, 2 wrong usage."""
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - Typer's own, passed on as it is
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command line and leave the process with its exit code."""
         try:
             result = super().main(*args, **{**extra, "standalone_mode": False})
@@ -63,7 +63,7 @@ class OneLineErrors(TyperGroup):
             sys.exit(code)
         sys.exit(result if isinstance(result, int) else 0)
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - its class is private to Typer
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; with --debug print the traceback before the error goes on to `main`."""
         try:
             return super().invoke(ctx)

@@ -31,10 +31,10 @@ Quality = "what is kept"
 Crops = "crops of large images"
 
 
-def _number(text: str, panel: str, *, least: float | None = None, most: float | None = None) -> OptionInfo:
-    """An option of `Segmenter.everything`; one that is not given keeps the library's default."""
+def _number(text: str, panel: str, default: str, least: float, most: float | None = None) -> OptionInfo:
+    """An option of `Segmenter.everything`; one that is not given keeps the library's default, which is only shown."""
     option: OptionInfo = typer.Option(
-        help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=False
+        help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=default
     )
     return option
 
@@ -45,9 +45,9 @@ def everything(
         Path, typer.Argument(metavar="IMAGE_OR_FOLDER", help="One image, or a folder with its subfolders.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The output folder.")],
-    points_per_side: Annotated[int | None, _number("Points along each side of the grid.", Grid, least=1)] = None,
+    points_per_side: Annotated[int | None, _number("Points along each side of the grid.", Grid, "32", 1)] = None,
     points_per_batch: Annotated[
-        int | None, _number("Points decoded at once: memory against speed.", Grid, least=1)
+        int | None, _number("Points decoded at once: memory against speed.", Grid, "64", 1)
     ] = None,
     point_grids: Annotated[
         Path | None,
@@ -57,26 +57,29 @@ def everything(
             rich_help_panel=Grid,
         ),
     ] = None,
-    pred_iou_thresh: Annotated[float | None, _number("Least predicted IoU.", Quality, least=0, most=1)] = None,
-    stability_score_thresh: Annotated[float | None, _number("Least stability score.", Quality, least=0, most=1)] = None,
+    pred_iou_thresh: Annotated[float | None, _number("Least predicted IoU.", Quality, "0.7", 0, 1)] = None,
+    stability_score_thresh: Annotated[float | None, _number("Least stability score.", Quality, "0.75", 0, 1)] = None,
     stability_score_offset: Annotated[
-        float | None, _number("How far the cut-off is moved to measure stability.", Quality, least=0)
+        float | None, _number("How far the cut-off is moved to measure stability.", Quality, "1", 0)
     ] = None,
     box_nms_thresh: Annotated[
-        float | None, _number("Overlap (IoU) above which the worse of two is dropped.", Quality, least=0, most=1)
+        float | None,
+        _number("Overlap of boxes (IoU) above which the worse is dropped.", Quality, "0.7", 0, 1),
+    ] = None,
+    mask_nms_thresh: Annotated[
+        float | None, _number("As --box-nms-thresh, of the masks.", Quality, "0.7", 0, 1)
     ] = None,
     min_mask_region_area: Annotated[
-        int | None, _number("Fill holes and drop islands smaller than this, in pixels.", Quality, least=0)
+        int | None, _number("Fill holes and drop islands smaller than this, in pixels.", Quality, "0", 0)
     ] = None,
-    crop_n_layers: Annotated[int | None, _number("Layers of crops; layer i has 4^i of them.", Crops, least=0)] = None,
-    crop_nms_thresh: Annotated[
-        float | None, _number("As --box-nms-thresh, between crops.", Crops, least=0, most=1)
-    ] = None,
+    crop_n_layers: Annotated[int | None, _number("Layers of crops; layer i has 4^i of them.", Crops, "0", 0)] = None,
+    crop_nms_thresh: Annotated[float | None, _number("As --box-nms-thresh, between crops.", Crops, "0.7", 0, 1)] = None,
     crop_overlap_ratio: Annotated[
-        float | None, _number("Overlap of neighbouring crops, as a share of the image.", Crops, least=0, most=1)
+        float | None,
+        _number("Overlap of neighbouring crops, as a share of the image.", Crops, "0.341", 0, 1),
     ] = None,
     crop_n_points_downscale_factor: Annotated[
-        int | None, _number("Layer i has its points a side divided by this to the power i.", Crops, least=1)
+        int | None, _number("Layer i has its points a side divided by this to the power i.", Crops, "1", 1)
     ] = None,
     output_mode: Annotated[
         Literal["coco_rle", "uncompressed_rle"],
@@ -103,6 +106,8 @@ def everything(
         require_file(source, "IMAGE_OR_FOLDER")
     if weights is not None:
         require_file(weights, "--weights")
+    if point_grids is not None and points_per_side is not None:
+        raise typer.BadParameter("--points-per-side and --point-grids exclude each other")
     given = {
         "points_per_side": points_per_side,
         "points_per_batch": points_per_batch,
@@ -110,6 +115,7 @@ def everything(
         "stability_score_thresh": stability_score_thresh,
         "stability_score_offset": stability_score_offset,
         "box_nms_thresh": box_nms_thresh,
+        "mask_nms_thresh": mask_nms_thresh,
         "min_mask_region_area": min_mask_region_area,
         "crop_n_layers": crop_n_layers,
         "crop_nms_thresh": crop_nms_thresh,
@@ -138,11 +144,13 @@ def _run(source: Path, out: Path, options: dict[str, Any], page: int, weights: P
         plan = plan_batch(source, out, settings)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="IMAGE_OR_FOLDER") from error
+    arguments = _as_arguments(options)
+    model = load_model(weights)
     with progress_bar("images") as bar:
         task = bar.add_task(source.name, total=None)
         failures = run_batch(
             plan,
-            lambda: partial(load_model(weights).everything, **_as_arguments(options)),
+            partial(model.everything, **arguments),
             page=page,
             progress=partial(set_progress, bar, task),
         )
@@ -151,11 +159,24 @@ def _run(source: Path, out: Path, options: dict[str, Any], page: int, weights: P
 
 
 def _as_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """The options as `Segmenter.everything` takes them: point grids are arrays there, and lists in the records."""
+    """The options as `Segmenter.everything` takes them: point grids are arrays there, and lists in the records.
+
+    Raises:
+        typer.BadParameter: if they do not go together.
+    """
     import numpy as np
 
-    grids = options.get("point_grids")
-    return options if grids is None else {**options, "point_grids": [np.asarray(grid, float) for grid in grids]}
+    from linocut.vision.everything import EverythingOptions
+
+    arguments = dict(options)
+    if "point_grids" in options:
+        arguments["point_grids"] = [np.asarray(grid, float) for grid in options["point_grids"]]
+        arguments["points_per_side"] = None
+    try:
+        EverythingOptions(**arguments)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return arguments
 
 
 def _stamp(weights: Path | None) -> list[Any] | None:

@@ -111,7 +111,7 @@ def plan_batch(source: str | Path, out: str | Path, settings: Mapping[str, Any])
 
 def run_batch(
     plan: Plan,
-    load: Callable[[], Cut],
+    cut: Cut,
     *,
     page: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -120,8 +120,7 @@ def run_batch(
 
     Args:
         plan: from `plan_batch`.
-        load: gives the function that finds everything in an (H, W, 3) uint8 RGB image. It is called once, and only
-            if there is an image to cut: a restart with nothing to do loads no model.
+        cut: gives everything in an (H, W, 3) uint8 RGB image.
         page: which page of a multi-page TIFF.
         progress: called with (images done, images in all), first with those that were done before.
 
@@ -132,14 +131,12 @@ def run_batch(
     before, total = len(plan.done), len(plan.done) + len(plan.todo)
     report(before, total)
     failures: list[Failure] = []
-    if plan.todo:
-        cut = load()
-        for count, job in enumerate(plan.todo, before + 1):
-            try:
-                _cut_one(job, cut, plan.settings, page)
-            except Exception as error:
-                failures.append(Failure(job.source, error))
-            report(count, total)
+    for count, job in enumerate(plan.todo, before + 1):
+        try:
+            _cut_one(job, cut, plan.settings, page)
+        except Exception as error:  # one bad image, whatever is wrong with it, must not cost the rest
+            failures.append(Failure(job.source, error))
+        report(count, total)
     failed = {failure.source for failure in failures}
     good = [job for job in (*plan.done, *plan.todo) if job.source not in failed]
     _merge_records(sorted(good, key=lambda job: job.file_name), plan.out / "annotations.json")
