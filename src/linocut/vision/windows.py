@@ -22,7 +22,7 @@ from linocut.vision.encoder import BASE, Octave, octave_count
 FINEST = -1
 """The finest level: a window of 128 image pixels."""
 
-MAX_WINDOWS = 4
+MAX_WINDOWS = 3
 """At most this many levels are looked at for a click, however large the image."""
 
 _MARGIN = 1.25
