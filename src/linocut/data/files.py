@@ -17,9 +17,9 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes ``path`` if the block ends well.
 
-    The temporary file is in the folder of ``path``, because a rename is atomic only within one file system, and has its
-    ending, because many libraries choose the format by it. Missing folders are made. If ``path`` is a symbolic link, the
-    file that it points to is replaced. A file that is replaced keeps its permissions.
+    The temporary file is in the folder of ``path``, because a rename is atomic only within one file system, and has
+    its ending, because many libraries choose the format by it. Missing folders are made. If ``path`` is a symbolic
+    link, the file that it points to is replaced. A file that is replaced keeps its permissions.
 
     Args:
         path: the file to write.
@@ -47,7 +47,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o7777)
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 

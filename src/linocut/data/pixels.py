@@ -7,16 +7,18 @@ one bit, bool       0 and 255
 8-bit unsigned      themselves
 wider integers      scaled so that ``2**bits - 1`` is white. ``bits`` is the smallest of 8, 10, 12, 14 and 16 (above 16:
                     of all whole numbers) that holds the largest value, since cameras store 10, 12 or 14 bits in 16-bit
-                    words. Negative values have no such rule: give ``range``.
-floating point      0 to 1, times 255. Values outside have no such rule: give ``range``. NaN and infinity are errors.
-anything, ``range`` ``(low, high)`` becomes 0 to 255, linearly; values outside are clipped.
+                    words. Negative values have no such rule: give ``value_range``.
+floating point      0 to 1, times 255. Values outside have no such rule: give ``value_range``. NaN and infinity never
+                    have one.
+any of them         with ``value_range=(low, high)``: low to high becomes 0 to 255, linearly; values outside are clipped.
 =================== ===================================================================================================
 
 Results are rounded to the nearest integer. Grey is repeated three times. Alpha lays the image over white, as a viewer
 with a white page shows it.
 
 ``bits`` is found from the whole image. A dark corner that is cut out and opened alone may therefore get a smaller one
-and come out brighter: give ``range``, say ``(0, 4095)`` for a 12-bit camera, where a series must be treated alike.
+and come out brighter. Where a series must be treated alike, give ``value_range``, say ``(0, 4095)`` for a 12-bit
+camera.
 """
 
 from __future__ import annotations
@@ -145,9 +147,9 @@ def _checked_limits(limits: tuple[float, float]) -> tuple[float, float]:
     try:
         low, high = (float(value) for value in limits)
     except (TypeError, ValueError):
-        raise ValueError(f"range must be two numbers (low, high), got {limits!r}") from None
+        raise ValueError(f"value_range must be two numbers (low, high), got {limits!r}") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"range must be two finite numbers (low, high) with low < high, got {limits!r}")
+        raise ValueError(f"value_range must be two finite numbers (low, high) with low < high, got {limits!r}")
     return low, high
 
 
@@ -174,7 +176,8 @@ def _natural_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
     if array.dtype == np.uint8:
         return 0.0, 255.0
     low, high = array.min().item(), array.max().item()
-    hint = f"pass range=({low:.6g}, {max(high, low + 1):.6g}), or other limits, to say what is black and what is white"
+    example = f"({low:.6g}, {max(high, low + 1):.6g})"
+    hint = f"pass value_range={example}, or other limits, to say what is black and what is white"
     if array.dtype.kind == "f":
         if low < -_FLOAT_SLACK or high > 1.0 + _FLOAT_SLACK:
             raise ImageError(f"{name} has floating-point values from {low:.6g} to {high:.6g}, outside 0 to 1; {hint}")
@@ -189,8 +192,8 @@ def _scale(array: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     if array.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return array
     if array.dtype in (np.uint8, np.uint16):
-        every = np.arange(np.iinfo(array.dtype).max + 1, dtype=np.float64)
-        return _linear(every, low, high)[array]
+        table = _linear(np.arange(np.iinfo(array.dtype).max + 1, dtype=np.float64), low, high)
+        return np.asarray(table[array])
     result = np.empty(array.shape, np.uint8)
     for rows in _row_slices(array.shape):
         result[rows] = _linear(array[rows].astype(np.float64), low, high)
