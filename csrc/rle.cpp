@@ -124,9 +124,9 @@ std::vector<std::int64_t> string_to_counts(std::string_view text) {
     const std::uint64_t code = static_cast<std::uint64_t>(text[at] - kFirstChar);
     value |= (code & kGroupMask) << (kGroupBits * groups);
     ++groups;
+    if (code & kMoreBit) continue;
     // The 13th group reaches past bit 63: what lies beyond must repeat the sign.
     if (groups == kMaxGroups && (code >> 4 & 1) != (code >> 3 & 1)) reject("a run overflows 64 bits", at);
-    if (code & kMoreBit) continue;
     if ((code & kSignBit) && groups < kMaxGroups) value |= ~std::uint64_t{0} << (kGroupBits * groups);
     std::int64_t count;
     std::memcpy(&count, &value, sizeof count);
