@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,14 @@ import pytest
 from linocut.data.files import atomic_path, write_atomic
 
 
-class Interrupted(Exception):
+class InterruptedWritingError(Exception):
     """Stands for whatever stops a writer."""
+
+
+def start_writing(target: Path, error: type[BaseException]) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"half of the ne")
+        raise error
 
 
 def test_success_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -25,21 +30,19 @@ def test_success_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("error", [Interrupted, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [InterruptedWritingError, KeyboardInterrupt])
 def test_failure_leaves_the_old_file_and_no_leftovers(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "result.bin"
     target.write_bytes(b"old")
-    with pytest.raises(error), atomic_path(target) as temporary:
-        temporary.write_bytes(b"half of the ne")
-        raise error
+    with pytest.raises(error):
+        start_writing(target, error)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_failure_without_an_old_file_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted), atomic_path(tmp_path / "result.bin") as temporary:
-        temporary.write_bytes(b"half")
-        raise Interrupted
+    with pytest.raises(InterruptedWritingError):
+        start_writing(tmp_path / "result.bin", InterruptedWritingError)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,7 +100,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     target = tmp_path / "real" / "result.bin"
     target.write_bytes(b"old")
     link = tmp_path / "link.bin"
-    os.symlink(target, link)
+    link.symlink_to(target)
     write_atomic(link, b"new")
     assert link.is_symlink()
     assert target.read_bytes() == b"new"

@@ -10,7 +10,7 @@ wider integers      scaled so that ``2**bits - 1`` is white. ``bits`` is the sma
                     words. Negative values have no such rule: give ``value_range``.
 floating point      0 to 1, times 255. Values outside have no such rule: give ``value_range``. NaN and infinity never
                     have one.
-any of them         with ``value_range=(low, high)``: low to high becomes 0 to 255, linearly; values outside are clipped.
+any of them         with ``value_range=(low, high)``: low to high becomes 0 to 255, values outside are clipped.
 =================== ===================================================================================================
 
 Results are rounded to the nearest integer. Grey is repeated three times. Alpha lays the image over white, as a viewer
@@ -86,8 +86,10 @@ def split_channels(array: NDArray[Any], name: str) -> Pixels:
             f"{name} has {channels} channels ({shape}), but only 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)"
             " have a meaning here; choose one or three of them, for instance array[..., :3]"
         )
+    if channels == 3:
+        return Pixels(array)
     colour = array[..., 0] if channels < 3 else array[..., :3]
-    return Pixels(colour, array[..., -1] if channels in (2, 4) else None)
+    return Pixels(colour, None if channels == 1 else array[..., -1])
 
 
 def to_rgb8(pixels: Pixels, name: str, limits: tuple[float, float] | None = None) -> NDArray[np.uint8]:

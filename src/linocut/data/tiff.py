@@ -59,6 +59,8 @@ def read_tiff(path: Path, name: str, page: int, max_pixels: int | None) -> Pixel
         except Exception:  # "no codec" has no class of its own; if the file is damaged, the others will say so
             return _decode_elsewhere(path, frame, name, page, alpha)
         pixels = _interpret(array, frame, name, count, alpha)
+        if pixels.colour.shape[:2] != (frame.imagelength, frame.imagewidth):
+            raise ValueError("its directory contradicts itself")
         turn = int(frame.tags.valueof("Orientation", default=1))
     opacity = None if pixels.alpha is None else upright(pixels.alpha, turn)
     return Pixels(upright(pixels.colour, turn), opacity, pixels.premultiplied)
@@ -70,9 +72,9 @@ def _page(file: tifffile.TiffFile, name: str, page: int) -> tifffile.TiffPage:
         frame = file.pages[page]
     except IndexError:
         count = len(file.pages)
-        raise ImageError(
-            f"{name} has {count} page{'s' * (count != 1)}, so page must be < {count}, got {page}"
-        ) from None
+        if count == 0:
+            raise ValueError("it has no page") from None
+        raise ImageError(f"{name} has {count} page{'s' * (count > 1)}, so page must be < {count}, got {page}") from None
     if not isinstance(frame, tifffile.TiffPage):
         raise ImageError(f"page {page} of {name} has no description of its own")
     return frame
