@@ -107,13 +107,15 @@ def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | 
 
 
 def _print_table(done: Sequence[Evaluation]) -> None:
-    """Print the figures, one row a pack."""
+    """Print the figures, one column a pack."""
     from rich.console import Console
     from rich.table import Table
 
     from linocut.engine.evaluation import TABLE_HEADINGS, table_rows
 
-    table = Table(*TABLE_HEADINGS)
-    for row in table_rows(done):
-        table.add_row(*row)
+    # One column a pack: the dozen figures of a row would not fit in a terminal.
+    columns = table_rows(done)
+    table = Table("", *(f"{pack} {split}" for pack, split, *_ in columns))
+    for heading, *figures in list(zip(TABLE_HEADINGS, *columns, strict=True))[2:]:
+        table.add_row(heading, *figures)
     Console().print(table)

@@ -129,7 +129,9 @@ def everything(
     for failure in failures:
         if is_debugging(ctx):
             traceback.print_exception(failure.error)
-        typer.echo(f"linocut: error: {one_line(f'{failure.source}: {failure.error}')}", err=True)
+        text = str(failure.error)
+        named = text if str(failure.source) in text else f"{failure.source}: {text}"
+        typer.echo(f"linocut: error: {one_line(named)}", err=True)
     if failures:
         raise typer.Exit(FAILED)
 

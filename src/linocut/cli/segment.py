@@ -70,7 +70,7 @@ def _numbers(text: str, form: str) -> list[float]:
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, BMP or TIFF.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="PNG, JPEG, WebP, BMP, GIF or TIFF.")],
     point: Annotated[
         list[Point] | None,
         typer.Option(
@@ -176,6 +176,6 @@ def _describe(mask: Mask) -> dict[str, Any]:
         "score": float(mask.score),
         "stability": float(mask.stability),
         "area": int(mask.area),
-        "bbox": [float(value) for value in mask.bbox],
+        "bbox": list(mask.bbox),
         "segmentation": mask.rle(),
     }

@@ -31,7 +31,7 @@ from linocut.data.files import atomic_path, write_atomic
 from linocut.data.images import open_image
 from linocut.data.overlay import draw_labels
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 
 

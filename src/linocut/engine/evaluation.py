@@ -20,9 +20,9 @@ TABLE_HEADINGS = (
     "NoC@90",
     "never 90",
     "IoU 1 click",
-    "3 clicks",
-    "5 clicks",
-    "box",
+    "IoU 3 clicks",
+    "IoU 5 clicks",
+    "IoU box",
     "encode CPU-s",
     "click CPU-s",
 )
