@@ -28,6 +28,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from linocut.data.images import open_image
+
 
 KINDS = ("instance", "binary", "panoptic", "semantic", "regions")
 
@@ -64,8 +66,7 @@ class PackImage:
 
     def load_image(self) -> NDArray[np.uint8]:
         """The image as (H, W, 3) uint8 RGB."""
-        bgr = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        return open_image(self.image_path)
 
     def load_labels(self) -> list[NDArray[np.int32]]:
         """The label maps, each (H, W) int32.

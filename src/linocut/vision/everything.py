@@ -213,7 +213,7 @@ def _search(
         for index, (x, y) in enumerate(points):
             windows = plan([(float(x), float(y))], embedding.size)
             for depth, window in enumerate(windows):
-                stride = 1 << max(depth - 1, 0)
+                stride = 1 << depth
                 on_grid = (index // side) % stride == stride // 2 and (index % side) % stride == stride // 2
                 if on_grid or len(points) < 2 * stride * stride:
                     asked.append(((float(x), float(y)), window))
