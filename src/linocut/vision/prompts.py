@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,30 +51,39 @@ class Prompt:
         xy = np.zeros((0, 2)) if points is None else np.asarray(points, dtype=np.float64)
         if xy.ndim != 2 or xy.shape[1] != 2:
             raise ValueError(f"points must have shape (n, 2) as x, y, got {xy.shape}")
+        if not np.isfinite(xy).all():
+            raise ValueError(f"points must be finite, got {xy.tolist()}")
         signs = np.ones(len(xy)) if labels is None else np.asarray(labels)
         if signs.shape != (len(xy),) or not np.isin(signs, (0, 1)).all():
             raise ValueError(f"labels must be one 1 (positive) or 0 (negative) a point, got {np.asarray(labels)!r}")
         corners = None if box is None else np.asarray(box, dtype=np.float64).reshape(-1)
         if corners is not None and corners.shape != (4,):
             raise ValueError(f"box must be x0, y0, x1, y1, got {len(corners)} numbers")
+        if corners is not None and not (np.isfinite(corners).all() and (corners[:2] < corners[2:]).all()):
+            raise ValueError(f"box must be finite with x0 < x1 and y0 < y1, got {corners.tolist()}")
+        pixels = None if mask is None else np.asarray(mask).astype(bool)
+        if pixels is not None and pixels.ndim != 2:
+            raise ValueError(f"mask must have shape (H, W), got {pixels.shape}")
         return cls(
             tuple((float(x), float(y)) for x, y in xy),
             tuple(bool(s) for s in signs),
             None if corners is None else (float(corners[0]), float(corners[1]), float(corners[2]), float(corners[3])),
-            None if mask is None else np.asarray(mask).astype(bool),
+            pixels,
         )
 
     def check(self, size: tuple[int, int]) -> Prompt:
         """This prompt in canonical order, if it fits an image of ``size`` (height, width).
 
-        The order of clicks means nothing; sorting them makes the same set give the same mask to the last bit.
+        The order of clicks means nothing; sorting them makes the same set give the same mask to the last bit. A mask
+        without pixels says nothing and is left out.
 
         Raises:
             ValueError: if it is empty, has only negative points, or lies outside the image.
         """
         height, width = size
-        if not any(self.labels) and self.box is None and self.mask is None:
-            what = "only negative points" if self.points else "nothing"
+        mask = self.mask if self.mask is not None and self.mask.any() else None
+        if not any(self.labels) and self.box is None and mask is None:
+            what = "an empty mask" if self.mask is not None else "only negative points" if self.points else "nothing"
             raise ValueError(f"a prompt needs a positive point, a box or a mask, got {what}")
         for x, y in self.points:
             if not (0 <= x <= width and 0 <= y <= height):
@@ -82,7 +92,7 @@ class Prompt:
         if self.mask is not None and self.mask.shape != size:
             raise ValueError(f"mask must have the image's shape {size}, got {self.mask.shape}")
         ordered = sorted(zip(self.points, self.labels, strict=True))
-        return Prompt(tuple(p for p, _ in ordered), tuple(label for _, label in ordered), box, self.mask)
+        return Prompt(tuple(p for p, _ in ordered), tuple(label for _, label in ordered), box, mask)
 
     @property
     def positive(self) -> list[tuple[float, float]]:
@@ -147,8 +157,25 @@ def to_window(
     )
 
 
+@runtime_checkable
+class Square(Protocol):
+    """A square of the image; a :class:`Window` is one."""
+
+    @property
+    def x(self) -> int:
+        """Left edge in image pixels."""
+
+    @property
+    def y(self) -> int:
+        """Top edge in image pixels."""
+
+    @property
+    def side(self) -> int:
+        """Side in image pixels."""
+
+
 def transfer(
-    masks: Float[Tensor, "n 1 h w"], source: Sequence[Window], target: Sequence[Window], side: int = GRID
+    masks: Float[Tensor, "n 1 cells cells"], source: Sequence[Square], target: Sequence[Square], side: int = GRID
 ) -> Float[Tensor, "n 1 side side"]:
     """Probability masks of one set of windows as seen through another; zero where the first saw nothing.
 
@@ -156,13 +183,15 @@ def transfer(
     """
     rows = []
     for mask, a, b in zip(masks, source, target, strict=True):
-        cell = b.side / side
-        factor = max(1, int(cell * mask.shape[-1] / a.side))
-        small = functional.avg_pool2d(mask[None], factor) if factor > 1 else mask[None]
-        scale = b.side / a.side
-        shift_x = (2 * (b.x - a.x) + b.side) / a.side - 1
-        shift_y = (2 * (b.y - a.y) + b.side) / a.side - 1
-        theta = torch.tensor([[[scale, 0.0, shift_x], [0.0, scale, shift_y]]])
+        cells = mask.shape[-1]
+        factor = max(1, int(b.side / side * cells / a.side))
+        # as many zeros right and below as make whole averages; a target cell may even be larger than the whole source
+        rim = -cells % factor
+        small = functional.avg_pool2d(functional.pad(mask[None], (0, rim, 0, rim)), factor)
+        extent = a.side * (cells + rim) / cells
+        shift_x = (2 * (b.x - a.x) + b.side) / extent - 1
+        shift_y = (2 * (b.y - a.y) + b.side) / extent - 1
+        theta = torch.tensor([[[b.side / extent, 0.0, shift_x], [0.0, b.side / extent, shift_y]]])
         grid = functional.affine_grid(theta, [1, 1, side, side], align_corners=False)
         rows.append(functional.grid_sample(small.float(), grid, mode="bilinear", align_corners=False))
     return torch.cat(rows)
