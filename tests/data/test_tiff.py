@@ -198,7 +198,7 @@ def test_the_range_reaches_files(path: Path) -> None:
     tifffile.imwrite(path, np.array([[-5.0, 0.0, 5.0]], np.float32), photometric="minisblack")
     with pytest.raises(ImageError, match=r"image\.tif' has floating-point values from -5 to 5"):
         open_image(path)
-    assert open_image(path, value_range=(-5, 5))[0, :, 0].tolist() == [0, 128, 255]
+    assert open_image(path, value_range=(-5.0, 5.0))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_a_size_that_is_only_claimed_is_refused_unread(path: Path) -> None:

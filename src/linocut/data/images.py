@@ -9,17 +9,19 @@ from __future__ import annotations
 import difflib
 import operator
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, SupportsIndex
 
 import numpy as np
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
 from linocut.data.pil import FORMATS, check_size, open_header, read_frame
 from linocut.data.pixels import ImageError, Pixels, split_channels, to_rgb8
 
-__all__ = ["DEFAULT_MAX_PIXELS", "ImageError", "ImageSource", "open_image"]
+__all__ = ["DEFAULT_MAX_PIXELS", "ImageError", "open_image"]
 
 DEFAULT_MAX_PIXELS = 1_000_000_000
 """A file that claims more pixels than this is refused unless ``max_pixels`` is raised: 3 GB as RGB."""
@@ -27,24 +29,13 @@ DEFAULT_MAX_PIXELS = 1_000_000_000
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-class _Array(Protocol):
-    """What NumPy can make an array of, such as a tensor."""
-
-    def __array__(self, dtype: Any = None, /) -> NDArray[Any]:
-        """The values."""
-
-
-ImageSource = str | os.PathLike[str] | NDArray[Any] | Image.Image | _Array
-"""What :func:`open_image` takes."""
-
-
 def open_image(
-    source: ImageSource,
+    source: object,
     *,
-    page: int = 0,
-    value_range: tuple[float, float] | None = None,
+    page: SupportsIndex = 0,
+    value_range: Sequence[float] | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
-) -> NDArray[np.uint8]:
+) -> UInt8[NDArray[np.uint8], "height width 3"]:
     """Open an image as eight-bit RGB.
 
     Files may be PNG, JPEG, WebP, BMP, GIF or TIFF (strips, tiles, planes, pages, BigTIFF); the content decides, not the
@@ -53,8 +44,8 @@ def open_image(
     :mod:`linocut.data.pixels`.
 
     Args:
-        source: a path; an array (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; or an
-            image of Pillow's, which is taken at its current frame.
+        source: a path; an array, or what NumPy can make one of, (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha,
+            3 RGB, 4 RGB and alpha; or an image of Pillow's, which is taken at its current frame.
         page: which page of a TIFF or frame of an animation, from 0; files only.
         value_range: the values that become black and white, for instance ``(0, 4095)`` for a 12-bit camera; by
             default the rules decide.
@@ -74,17 +65,17 @@ def open_image(
         >>> open_image(np.array([[0.0, 0.5, 1.0]]))[..., 0]
         array([[  0, 128, 255]], dtype=uint8)
     """
-    page = operator.index(page)
-    if page < 0:
-        raise ValueError(f"page must be >= 0, got {page}")
+    number = operator.index(page)
+    if number < 0:
+        raise ValueError(f"page must be >= 0, got {number}")
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.fsdecode(source)).expanduser()
         name = repr(str(path))
-        pixels = _read_file(path, name, page, max_pixels)
+        pixels = _read_file(path, name, number, max_pixels)
     elif isinstance(source, Image.Image) or hasattr(source, "__array__"):
         name = "the image" if isinstance(source, Image.Image) else "the array"
-        if page:
-            raise ImageError(f"only files have pages, but page={page} was asked of {name}; choose it before")
+        if number:
+            raise ImageError(f"only files have pages, but page={number} was asked of {name}; choose it before")
         pixels = _read_memory(source, name, max_pixels)
     else:
         raise TypeError(f"an image must be a path, an array or a Pillow image, got {type(source).__name__}")

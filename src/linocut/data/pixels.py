@@ -24,11 +24,12 @@ camera.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 _DEPTHS = (8, 10, 12, 14, *range(16, 65))
@@ -92,7 +93,9 @@ def split_channels(array: NDArray[Any], name: str) -> Pixels:
     return Pixels(colour, None if channels == 1 else array[..., -1])
 
 
-def to_rgb8(pixels: Pixels, name: str, limits: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+def to_rgb8(
+    pixels: Pixels, name: str, limits: Sequence[float] | None = None
+) -> UInt8[NDArray[np.uint8], "height width 3"]:
     """Make eight-bit RGB of any values by the rules above.
 
     Args:
@@ -108,10 +111,9 @@ def to_rgb8(pixels: Pixels, name: str, limits: tuple[float, float] | None = None
         ValueError: if ``limits`` are not two finite numbers in ascending order.
     """
     colour = pixels.colour
-    if limits is not None:
-        limits = _checked_limits(limits)
+    given = None if limits is None else _checked_limits(limits)
     _check_values(colour, name)
-    low, high = limits or _natural_limits(colour, name)
+    low, high = given or _natural_limits(colour, name)
     eight_bit = _scale(colour, low, high)
     if pixels.alpha is not None:
         _check_values(pixels.alpha, f"the alpha channel of {name}")
@@ -144,7 +146,7 @@ def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return array
 
 
-def _checked_limits(limits: tuple[float, float]) -> tuple[float, float]:
+def _checked_limits(limits: Sequence[float]) -> tuple[float, float]:
     """The limits as floats."""
     try:
         low, high = (float(value) for value in limits)

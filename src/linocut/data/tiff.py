@@ -85,6 +85,7 @@ def _channels(frame: tifffile.TiffPage, name: str) -> tuple[int, int | None]:
 
     Raises:
         ImageError: if the channels make no picture.
+        ValueError: if they are fewer than the colours.
     """
     samples, extra = frame.samplesperpixel, frame.extrasamples
     if frame.imagedepth > 1 or samples > _MAX_CHANNELS:
@@ -92,9 +93,12 @@ def _channels(frame: tifffile.TiffPage, name: str) -> tuple[int, int | None]:
             f"{name} holds {frame.imagedepth} planes of {samples} channels, not one picture;"
             " read it with tifffile, choose one or three, and open the array"
         )
-    colours = _COLOURS.get(PHOTOMETRIC(frame.photometric), samples)
+    photometric = PHOTOMETRIC(frame.photometric)
+    colours = _COLOURS.get(photometric, samples)
+    if samples < colours:
+        raise ValueError(f"it declares {photometric.name} and {samples} channels")
     alpha = next((colours + place for place, kind in enumerate(extra) if kind in _ALPHA), None)
-    if frame.photometric == PHOTOMETRIC.MINISBLACK and alpha is None and samples > 1:
+    if photometric == PHOTOMETRIC.MINISBLACK and alpha is None and samples > 1:
         if samples not in (3, 4):
             raise ImageError(
                 f"{name} has {samples} channels and does not say what they mean;"
