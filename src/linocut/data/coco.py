@@ -1,7 +1,7 @@
 """COCO JSON: masks of one image or many, as annotation tools and pycocotools read them.
 
-A document has ``images``, ``annotations`` and ``categories``. A mask is run lengths, a box ``[x, y, width, height]``, and
-identities are whole numbers from 1.
+A document has ``images``, ``annotations`` and ``categories``. A mask is run lengths, a box ``[x, y, width, height]``,
+and identities are whole numbers from 1.
 """
 
 from __future__ import annotations
