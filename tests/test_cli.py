@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import linocut
 from linocut.cli.app import app
+from linocut.data.overlay import POSITIVE
 from linocut.engine import train as engine
 from linocut.vision.everything import EverythingOptions
 from linocut.vision.prompts import Prompt
@@ -58,15 +59,15 @@ class Session:
     image: np.ndarray
     log: list[Any]
     mask: np.ndarray = field(init=False)
+    prompt: Prompt = field(default_factory=Prompt)
 
     def __post_init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
         self.mask = np.zeros(self.image.shape[:2], bool)
 
     def click(self, x: float, y: float, positive: bool = True) -> Mask:
         self.log.append((x, y, positive))
+        points, labels = (*self.prompt.points, (x + 0.5, y + 0.5)), (*self.prompt.labels, positive)
+        self.prompt = dataclasses.replace(self.prompt, points=points, labels=labels)
         same = (self.image == self.image[int(y), int(x)]).all(axis=2)
         self.mask = self.mask | same if positive else self.mask & ~same
         return Mask(self.mask)
@@ -278,9 +279,10 @@ class TestSegment:
         assert (record["area"], record["bbox"], record["score"]) == (200, [5, 5, 15, 25], 0.875)
         np.testing.assert_array_equal(coco_mask.decode(record["segmentation"]), (draw() == (255, 0, 0)).all(axis=2))
         with Image.open(tmp_path / "o.png") as overlay:
-            changed = (np.asarray(overlay.convert("RGB")) != draw()).any(axis=2)
-        assert changed[8, 8]
-        assert not changed[0, 0]
+            pixels = np.asarray(overlay)
+        assert tuple(pixels[8, 8]) == POSITIVE, "the click"
+        assert (pixels[20, 8] != draw()[20, 8]).any(), "the object"
+        assert (pixels[0, 0] == draw()[0, 0]).all(), "the rest"
 
     def test_weights_are_passed_on(self, model: Model, photo: Path, tmp_path: Path) -> None:
         weights = tmp_path / "w.safetensors"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from linocut.cli.console import WRONG_USAGE, Debug, OneLineErrors
+from linocut.cli.console import Debug, OneLineErrors
 from linocut.cli.demo import demo
 from linocut.cli.evaluate import evaluate
 from linocut.cli.everything import everything
@@ -21,18 +21,18 @@ app = typer.Typer(
 )
 
 
-def _print_version(value: bool) -> None:
-    """Print the version and stop."""
+def _print_version(value: bool) -> bool:
+    """Print the version and stop, if that was asked for."""
     if value:
         import linocut
 
         typer.echo(f"linocut {linocut.__version__}")
         raise typer.Exit
+    return value
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def linocut_command(
-    ctx: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
@@ -51,9 +51,6 @@ def linocut_command(
 
     linocut demo
     """
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
-        raise typer.Exit(WRONG_USAGE)
 
 
 app.command()(segment)

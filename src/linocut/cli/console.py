@@ -22,15 +22,13 @@ FAILED, WRONG_USAGE = 1, 2
 _DEBUG_KEY = "linocut.debug"
 
 
-def _remember_debug(ctx: typer.Context, value: bool) -> None:
-    """Keep the flag where the group finds it: a context's meta is shared with its parent's."""
-    if value:
-        ctx.meta[_DEBUG_KEY] = True
+def _remember_debug(ctx: Any, value: bool) -> bool:
+    """Keep the flag where the group finds it, and hand down one that came before the command.
 
-
-def is_debugging(ctx: typer.Context) -> bool:
-    """Whether --debug was given, before or after the command."""
-    return bool(ctx.meta.get(_DEBUG_KEY))
+    A context's meta is shared with its parent's.
+    """
+    ctx.meta[_DEBUG_KEY] = value or ctx.meta.get(_DEBUG_KEY, False)
+    return bool(ctx.meta[_DEBUG_KEY])
 
 
 Debug = Annotated[
@@ -40,7 +38,6 @@ Debug = Annotated[
         help="Show where an error comes from.",
         callback=_remember_debug,
         is_eager=True,
-        expose_value=False,
         show_default=False,
     ),
 ]
@@ -63,6 +60,13 @@ class OneLineErrors(TyperGroup):
             sys.exit(code)
         sys.exit(result if isinstance(result, int) else 0)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command; without anything show the help, which is wrong usage all the same."""
+        if not args:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(WRONG_USAGE)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; with --debug print the traceback before the error goes on to `main`."""
         try:
@@ -70,7 +74,7 @@ class OneLineErrors(TyperGroup):
         except typer.Exit:
             raise
         except Exception:
-            if is_debugging(ctx):
+            if ctx.meta.get(_DEBUG_KEY):
                 traceback.print_exc()
             raise
 

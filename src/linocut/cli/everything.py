@@ -15,7 +15,6 @@ from linocut.cli.console import (
     FAILED,
     Debug,
     Weights,
-    is_debugging,
     load_model,
     one_line,
     progress_bar,
@@ -40,7 +39,6 @@ def _number(text: str, panel: str, default: str, least: float, most: float | Non
 
 
 def everything(
-    ctx: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="IMAGE_OR_FOLDER", help="One image, or a folder with its subfolders.")
     ],
@@ -87,12 +85,12 @@ def everything(
     ] = "coco_rle",
     page: Annotated[int, typer.Option(min=0, help="Which page of multi-page TIFFs, from 0.")] = 0,
     weights: Weights = None,
-    _debug: Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Cut every object out of an image, or out of every image in a folder.
 
-    Writes OUT/labels (16-bit PNG), OUT/overlays, OUT/coco (COCO JSON with RLE,
-    one an image) and OUT/annotations.json, all of them merged. Run it again
+    Writes OUT/labels (PNG), OUT/overlays, OUT/coco (COCO JSON with RLE, one an
+    image) and OUT/annotations.json, all of them merged. Run it again
     after a stop and it skips the images that are done; an image that cannot be
     read is reported at the end and the exit code is 1.
 
@@ -127,7 +125,7 @@ def everything(
     options = {name: value for name, value in given.items() if value is not None}
     failures = _run(source, out, options, page, weights)
     for failure in failures:
-        if is_debugging(ctx):
+        if debug:
             traceback.print_exception(failure.error)
         text = str(failure.error)
         named = text if str(failure.source) in text else f"{failure.source}: {text}"

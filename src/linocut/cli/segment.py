@@ -11,9 +11,6 @@ import typer
 from linocut.cli.console import Debug, Weights, load_model, require_file
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from linocut.vision.masks import Mask
     from linocut.vision.session import Session
 
@@ -118,16 +115,23 @@ def segment(
         if picture is not None and picture.suffix.lower() != ".png":
             raise typer.BadParameter(f"pictures are written as PNG; give a name that ends in .png, got {picture}")
     require_file(image, "IMAGE")
+    import numpy as np
+
+    from linocut.data.files import write_atomic
     from linocut.data.images import open_image
+    from linocut.data.overlay import overlay as draw
+    from linocut.engine.batch import write_png
 
     pixels = open_image(image, page=page)
     _check_inside(pixels.shape[1], pixels.shape[0], points + off, box)
     session = load_model(weights).open(pixels)
     mask = _prompt(session, points, off, box)
-    _draw(mask, pixels, out, overlay)
+    if out is not None:
+        write_png(out, np.where(mask.array, np.uint8(255), np.uint8(0)))
+    if overlay is not None:
+        asked = session.prompt
+        write_png(overlay, draw(pixels, mask.array, points=asked.points, labels=asked.labels, box=asked.box))
     if json_path is not None:
-        from linocut.data.files import write_atomic
-
         prompt = {"points": points, "negative": off, "box": box}
         text = json.dumps({"image": str(image), "prompt": prompt, **_describe(mask)}, indent=2)
         write_atomic(json_path, f"{text}\n".encode())
@@ -155,19 +159,6 @@ def _prompt(session: Session, points: list[Point], off: list[Point], box: Box | 
     masks += [session.click(x, y) for x, y in points]
     masks += [session.click(x, y, positive=False) for x, y in off]
     return masks[-1]
-
-
-def _draw(mask: Mask, pixels: NDArray[np.uint8], out: Path | None, overlay: Path | None) -> None:
-    """Write the pictures that were asked for."""
-    import numpy as np
-
-    from linocut.data.overlay import draw_labels
-    from linocut.engine.batch import write_png
-
-    if out is not None:
-        write_png(out, mask.array.astype(np.uint8) * 255)
-    if overlay is not None:
-        write_png(overlay, draw_labels(pixels, mask.array.astype(np.int32)))
 
 
 def _describe(mask: Mask) -> dict[str, Any]:

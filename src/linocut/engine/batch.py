@@ -2,12 +2,12 @@
 
 The output folder mirrors the input's subfolders:
 
-=========================== ==============================================================
-``labels/NAME.png``         16-bit label map, 0 where there is no object
+=========================== ======================================================================
+``labels/NAME.png``         label map, 0 where there is no object (8-bit, 16-bit from 256 objects)
 ``overlays/NAME.png``       the objects drawn over the image
 ``coco/NAME.json``          COCO: one image, one annotation with RLE an object
 ``annotations.json``        the COCO records of all images merged, ids made unique
-=========================== ==============================================================
+=========================== ======================================================================
 
 NAME is the image's path without its suffix, or with it where two images differ in nothing else. Every file appears
 whole or not at all. A record is written after the label map and the overlay and says which file, with which settings,
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,13 @@ from PIL import Image
 
 from linocut.data.files import atomic_path, write_atomic
 from linocut.data.images import open_image
-from linocut.data.overlay import draw_labels
+from linocut.data.overlay import draw_labels, label_map_to_png
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
 
 
+@runtime_checkable
 class CutImage(Protocol):
     """All that is asked of `Everything`."""
 
@@ -143,12 +144,12 @@ def run_batch(
     return tuple(failures)
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write a PNG whole or not at all, whatever the suffix; missing folders are made.
 
     Args:
         path: where to.
-        pixels: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
+        pixels: (H, W) grey or (H, W, 3) RGB, uint8.
     """
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
@@ -208,9 +209,7 @@ def _cut_one(job: Job, cut: Cut, settings: Mapping[str, Any], page: int) -> None
     image = open_image(job.source, page=page)
     result = cut(image)
     labels = result.label_map
-    if labels.max(initial=0) > np.iinfo(np.uint16).max:
-        raise ValueError(f"a 16-bit label map holds 65535 objects, got {labels.max()}; raise the quality thresholds")
-    write_png(job.labels, labels.astype(np.uint16))
+    label_map_to_png(labels, job.labels)
     write_png(job.overlay, draw_labels(image, labels))
     height, width = image.shape[:2]
     record = {

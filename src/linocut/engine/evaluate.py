@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ __all__ = ["Evaluation", "evaluate", "markdown_table", "plot_iou_by_click"]
 REPORTED_CLICKS = (1, 3, 5)
 
 
+@runtime_checkable
 class CutMask(Protocol):
     """What a model answers a prompt with."""
 
@@ -41,6 +42,7 @@ class CutMask(Protocol):
         """(H, W) bool, as large as the image."""
 
 
+@runtime_checkable
 class InteractiveModel(Protocol):
     """All that evaluation asks of a model: a `Segmenter`, or a peer behind these two methods."""
 
