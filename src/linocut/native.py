@@ -15,7 +15,7 @@ import os
 import warnings
 from functools import cache
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt64
@@ -28,8 +28,12 @@ _VARIABLE = "LINOCUT_NATIVE"
 _logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Core(Protocol):
-    """What ``linocut._native`` offers. Arrays must be C-contiguous; the callers check them, the kernels do not."""
+    """What ``linocut._native`` offers. Arrays must be C-contiguous; the callers check them, the kernels do not.
+
+    The int64 of the results is NumPy's ``longlong``; callers take ``.view(np.int64)``, the name that type checks know.
+    """
 
     interface: int
 

@@ -7,6 +7,8 @@ pixels of a pair are then an AND and a count of bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt64
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ _WORD_BYTES = 8
 _EXACT_FLOAT32 = 1 << 24  # float32 counts without error up to here
 
 
-def pairwise_intersections(masks: NDArray[np.bool_]) -> Int64[NDArray[np.int64], "n n"]:
+def pairwise_intersections(masks: NDArray[Any]) -> Int64[NDArray[np.int64], "n n"]:
     """Count the pixels that each two masks have in common; the diagonal holds the areas.
 
     Cost: n² · h · w / 128 word operations, less where masks have few rows in common.
@@ -39,10 +41,12 @@ def pairwise_intersections(masks: NDArray[np.bool_]) -> Int64[NDArray[np.int64],
     """
     flat = _flatten(masks)
     core = native.core()
-    return _reference_intersections(flat) if core is None else core.pairwise_intersections(_pack(flat))
+    if core is None:
+        return _reference_intersections(flat)
+    return core.pairwise_intersections(_pack(flat)).view(np.int64)
 
 
-def pairwise_iou(masks: NDArray[np.bool_]) -> Float32[NDArray[np.float32], "n n"]:
+def pairwise_iou(masks: NDArray[Any]) -> Float32[NDArray[np.float32], "n n"]:
     """Intersection over union of each two masks.
 
     IoU(a, b) = |a ∧ b| / (|a| + |b| − |a ∧ b|), and 0 where both are empty.
@@ -69,7 +73,7 @@ def pairwise_iou(masks: NDArray[np.bool_]) -> Float32[NDArray[np.float32], "n n"
     return iou
 
 
-def _flatten(masks: NDArray[np.bool_]) -> Bool[NDArray[np.bool_], "n pixels"]:
+def _flatten(masks: NDArray[Any]) -> Bool[NDArray[np.bool_], "n pixels"]:
     if masks.dtype != np.bool_:
         raise TypeError(f"masks must be a bool array, got {masks.dtype}; threshold first, as in masks > 0")
     if masks.ndim != 3:

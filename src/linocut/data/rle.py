@@ -143,7 +143,7 @@ def _read_counts(counts: object) -> Int64[NDArray[np.int64], " runs"]:
 
 def _mask_to_counts(mask: Bool[NDArray[np.bool_], "h w"]) -> Int64[NDArray[np.int64], " runs"]:
     core = native.core()
-    return _reference_counts(mask) if core is None else core.mask_to_counts(mask.view(np.uint8))
+    return _reference_counts(mask) if core is None else core.mask_to_counts(mask.view(np.uint8)).view(np.int64)
 
 
 def _reference_counts(mask: Bool[NDArray[np.bool_], "h w"]) -> Int64[NDArray[np.int64], " runs"]:
@@ -200,8 +200,10 @@ def _counts_to_string(counts: Int64[NDArray[np.int64], " runs"]) -> str:
 def _string_to_counts(text: str) -> Int64[NDArray[np.int64], " runs"]:
     core = native.core()
     try:
-        # outside ASCII a character and a byte are not the same, and both forms must name the same place
-        return _reference_parse(text) if core is None or not text.isascii() else core.string_to_counts(text)
+        # outside ASCII a character is not a byte, and both forms must name the same place
+        if core is None or not text.isascii():
+            return _reference_parse(text)
+        return core.string_to_counts(text).view(np.int64)
     except ValueError as error:
         raise ValueError(f"malformed run-length string: {error}") from None
 
