@@ -30,6 +30,7 @@ from linocut.vision.prompts import Prompt
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, NumPy 2
 
 WIDTH, HEIGHT = 40, 30
+QUALITY = {"stability_score": 0.8, "point_coords": [[1.5, 2.5]]}
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Everything:
     def records(self) -> list[dict[str, Any]]:
         x0, y0, x1, y1 = self.mask.bbox
         box = [x0, y0, x1 - x0, y1 - y0]
-        return [{"segmentation": self.mask.rle(), "area": self.mask.area, "bbox": box, "predicted_iou": 0.9}]
+        return [{"segmentation": self.mask.rle(), "area": self.mask.area, "bbox": box, "predicted_iou": 0.9, **QUALITY}]
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from linocut.engine.batch import Plan, plan_batch, run_batch
 
+QUALITY = {"stability_score": 0.8, "point_coords": [[1.5, 2.5]]}
 SETTINGS = {"options": {"points_per_side": 4}}
 
 
@@ -37,7 +38,7 @@ class Halves:
             rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
             box = [float(v) for v in coco_mask.toBbox(rle)]
             rle["counts"] = rle["counts"].decode("ascii")
-            records.append({"segmentation": rle, "area": int(mask.sum()), "bbox": box, "predicted_iou": 0.9})
+            records.append({"segmentation": rle, "area": int(mask.sum()), "bbox": box, "predicted_iou": 0.9, **QUALITY})
         return records
 
 
@@ -137,6 +138,9 @@ class TestOutputs:
         coco = COCO(str(out / "coco" / "b.json"))
         assert coco.loadImgs(1)[0]["file_name"] == "b.jpg"
         for annotation in coco.loadAnns(coco.getAnnIds()):
+            assert annotation["predicted_iou"] == 0.9
+            assert {name: annotation[name] for name in QUALITY} == QUALITY
+            assert annotation["bbox"] == [0, 3 * (annotation["id"] - 1), 10, 3]
             np.testing.assert_array_equal(
                 coco.annToMask(annotation), Halves((6, 10)).label_map == annotation["id"], strict=False
             )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut.data.files import atomic_path, write_atomic
+from linocut.data.coco import DEFAULT_LABEL, CocoImage, coco_document, merge_coco, write_coco
+from linocut.data.files import atomic_path
 from linocut.data.images import open_image
 from linocut.data.overlay import draw_labels, label_map_to_png
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-CATEGORIES = [{"id": 1, "name": "object", "supercategory": "object"}]
+QUALITIES = ("predicted_iou", "stability_score", "point_coords")
 
 
 @runtime_checkable
@@ -140,7 +141,7 @@ def run_batch(
         report(count, total)
     failed = {failure.source for failure in failures}
     good = [job for job in (*plan.done, *plan.todo) if job.source not in failed]
-    _merge_records(sorted(good, key=lambda job: job.file_name), plan.out / "annotations.json")
+    merge_coco([job.record for job in sorted(good, key=lambda job: job.file_name)], plan.out / "annotations.json")
     return tuple(failures)
 
 
@@ -211,31 +212,18 @@ def _cut_one(job: Job, cut: Cut, settings: Mapping[str, Any], page: int) -> None
     labels = result.label_map
     label_map_to_png(labels, job.labels)
     write_png(job.overlay, draw_labels(image, labels))
+    found = result.records()
+    objects = [
+        {"rle": entry["segmentation"], "bbox": _corners(entry["bbox"]), "area": entry["area"]} for entry in found
+    ]
     height, width = image.shape[:2]
-    record = {
-        "info": {"description": "everything, cut by Linocut", "made_from": stamp},
-        "images": [{"id": 1, "file_name": job.file_name, "width": width, "height": height}],
-        "annotations": [
-            {"id": place, "image_id": 1, "category_id": 1, "iscrowd": 0, **entry}
-            for place, entry in enumerate(result.records(), 1)
-        ],
-        "categories": CATEGORIES,
-    }
-    write_atomic(job.record, json.dumps(record).encode())
+    document = coco_document([CocoImage(job.file_name, (height, width), objects)], labels=[DEFAULT_LABEL])
+    for annotation, entry in zip(document["annotations"], found, strict=True):
+        annotation.update({name: entry[name] for name in QUALITIES})
+    write_coco(job.record, {"info": {"description": "everything, cut by Linocut", "made_from": stamp}, **document})
 
 
-def _merge_records(jobs: list[Job], path: Path) -> None:
-    """Write one COCO file of many, reading one record at a time: together they may not fit in memory."""
-    images: list[dict[str, Any]] = []
-    count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        info = {"description": "everything, cut by Linocut"}
-        file.write(f'{{"info": {json.dumps(info)}, "categories": {json.dumps(CATEGORIES)}, "annotations": [')
-        for image_id, job in enumerate(jobs, 1):
-            record = json.loads(job.record.read_text(encoding="utf-8"))
-            images += [{**image, "id": image_id} for image in record["images"]]
-            for annotation in record["annotations"]:
-                count += 1
-                file.write(",\n" if count > 1 else "\n")
-                file.write(json.dumps({**annotation, "id": count, "image_id": image_id}))
-        file.write(f'\n], "images": {json.dumps(images)}}}\n')
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """SAM's box (x, y, width, height) as (x0, y0, x1, y1)."""
+    x, y, width, height = box
+    return x, y, x + width, y + height
