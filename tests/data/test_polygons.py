@@ -120,15 +120,20 @@ def test_filling_agrees_with_point_in_polygon(ring: NDArray[np.float64]) -> None
 
 
 @given(
-    x=st.floats(-2, 12, width=32), y=st.floats(-2, 12, width=32), dx=st.floats(-1e3, 1e3, width=32), reverse=st.booleans()
+    x=st.floats(-2, 12, width=32),
+    y=st.floats(-2, 12, width=32),
+    dx=st.floats(-1e3, 1e3, width=32),
+    reverse=st.booleans(),
 )
-def test_polygons_that_share_an_edge_share_no_pixel_and_leave_none(x: float, y: float, dx: float, reverse: bool) -> None:
+def test_polygons_that_share_an_edge_share_no_pixel_and_leave_none(
+    x: float, y: float, dx: float, reverse: bool
+) -> None:
     top, bottom = (x + dx, y - 100), (x - dx, y + 100)
     far = 1e4
     left = [(-far, -200), (top[0], -200), top, bottom, (bottom[0], 300), (-far, 300)]
     right = [(far, -200), (top[0], -200), top, bottom, (bottom[0], 300), (far, 300)]
     sides = [polygons_to_mask([side[::-1] if reverse else side], (11, 12)) for side in (left, right)]
-    np.testing.assert_array_equal(sides[0] ^ sides[1], True)
+    assert np.all(sides[0] ^ sides[1])
 
 
 def test_centres_on_an_edge_belong_to_the_left_and_upper_side() -> None:
