@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _BN_EPSILON = 1e-3
-# expansion, channels, blocks, stride, kernel of each stage, as published; the last stage (320) and the head are left out
+# expansion, channels, blocks, stride, kernel of each stage, as published, without the last (320) and the head
 _STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5))
 
 TRUNK_CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 192}

@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from linocut.data.rle import encode_rle
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -322,6 +321,4 @@ def clean(mask: Mask, min_area: int) -> Mask:
 
 
 def _segmentation(mask: Mask, mode: str) -> Any:
-    if mode == "binary_mask":
-        return mask.array
-    return mask.rle() if mode == "coco_rle" else encode_rle(mask.array, compressed=False)
+    return mask.array if mode == "binary_mask" else mask.rle(compressed=mode == "coco_rle")

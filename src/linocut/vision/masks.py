@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from linocut.data.polygons import mask_to_polygons
-from linocut.data.rle import encode_rle
 from numpy.typing import NDArray
 
+from linocut.data.polygons import mask_to_polygons
+from linocut.data.rle import encode_rle
 from linocut.vision.windows import Window
 
 
@@ -94,10 +94,14 @@ class Mask:
             return []
         return [ring + np.array([x, y], dtype=np.float64) for ring in mask_to_polygons(crop, tolerance=tolerance)]
 
-    def rle(self) -> dict[str, Any]:
-        """COCO's compressed run-length encoding of the whole image's mask."""
-        encoded: dict[str, Any] = encode_rle(self.array)
-        return encoded
+    def rle(self, *, compressed: bool = True) -> dict[str, Any]:
+        """COCO's run-length encoding of the whole image's mask, at the cost of its bounding box.
+
+        Args:
+            compressed: whether ``counts`` is COCO's string or the list of run lengths.
+        """
+        crop, x, y = self._crop
+        return encode_rle(crop, offset=(x, y), shape=self.size, compressed=compressed)
 
     def __repr__(self) -> str:
         return f"Mask(area={self.area}, bbox={self.bbox}, score={self.score:.2f}, stability={self.stability:.2f})"
