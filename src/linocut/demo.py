@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +15,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from linocut.data.files import atomic_path
 from linocut.data.images import open_image
-from linocut.data.overlay import overlay
+from linocut.data.overlay import draw_labels, overlay
+from linocut.engine.batch import write_png
+from linocut.vision.everything import Everything
 from linocut.vision.segmenter import Segmenter
 
 POINTS_PER_SIDE = 16
@@ -35,25 +35,43 @@ class Sample:
         image: (H, W, 3) uint8.
         click: x, y in pixels.
         box: x0, y0, x1, y1 in pixels.
-        labels: (H, W) ground-truth object numbers, 0 for none; None where there is no ground truth.
+        labels: (H, W) reference object numbers, 0 for none.
+        click_object: which of them the click means.
+        box_object: which of them the box means.
     """
 
     title: str
     image: NDArray[np.uint8]
     click: tuple[float, float]
     box: tuple[float, float, float, float]
-    labels: NDArray[np.int32] | None = None
+    labels: NDArray[np.int32]
+    click_object: int
+    box_object: int
 
 
 @dataclass(frozen=True)
 class DemoRow:
-    """What one sample took, in seconds of wall time, and gave."""
+    """What one sample took, in seconds of wall time, and gave.
+
+    Attributes:
+        title: what the sample shows.
+        size: (height, width) in pixels.
+        encode: seconds until the first click is possible.
+        click: seconds for the click.
+        everything: seconds for everything.
+        click_iou: overlap of the click's mask with the reference, 0 to 1.
+        box_iou: overlap of the box's mask with the reference, 0 to 1.
+        objects: how many there were in everything.
+        picture: the file with the panels.
+    """
 
     title: str
     size: tuple[int, int]
     encode: float
     click: float
     everything: float
+    click_iou: float
+    box_iou: float
     objects: int
     picture: Path
 
@@ -61,29 +79,34 @@ class DemoRow:
 def bundled_samples() -> list[Sample]:
     """The samples that ship with the package."""
     folder = Path(str(resources.files("linocut") / "samples"))
-    samples = []
-    for entry in json.loads((folder / "samples.json").read_text(encoding="utf-8")):
-        labels = None
-        if entry["labels"]:
-            raw = cv2.imread(str(folder / entry["labels"]), cv2.IMREAD_UNCHANGED)
-            labels = np.asarray(raw, dtype=np.int32)
-        image = open_image(folder / entry["file"])
-        samples.append(Sample(entry["title"], image, tuple(entry["click"]), tuple(entry["box"]), labels))
-    return samples
+    return [
+        Sample(
+            title=entry["title"],
+            image=open_image(folder / entry["file"]),
+            click=tuple(entry["click"]),
+            box=tuple(entry["box"]),
+            labels=np.asarray(cv2.imread(str(folder / entry["labels"]), cv2.IMREAD_UNCHANGED), dtype=np.int32),
+            click_object=entry["click_object"],
+            box_object=entry["box_object"],
+        )
+        for entry in json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    ]
 
 
-def large_sample(samples: list[Sample]) -> Sample:
-    """One large image: the first sample enlarged to 3072 × 2048 pixels, with its click and box."""
-    first = samples[0]
-    height, width = first.image.shape[:2]
-    image = cv2.resize(first.image, (_LARGE[1], _LARGE[0]), interpolation=cv2.INTER_CUBIC)
+def large_sample(sample: Sample) -> Sample:
+    """A large image: a sample enlarged to 3072 × 2048 pixels, with its click, box and reference."""
+    height, width = sample.image.shape[:2]
+    size = (_LARGE[1], _LARGE[0])
     sx, sy = _LARGE[1] / width, _LARGE[0] / height
-    x0, y0, x1, y1 = first.box
-    return Sample(
-        f"{first.title}, large",
-        np.asarray(image, dtype=np.uint8),
-        (first.click[0] * sx, first.click[1] * sy),
-        (x0 * sx, y0 * sy, x1 * sx, y1 * sy),
+    x0, y0, x1, y1 = sample.box
+    labels = cv2.resize(sample.labels.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
+    return replace(
+        sample,
+        title=f"{sample.title}, large",
+        image=np.asarray(cv2.resize(sample.image, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8),
+        click=(sample.click[0] * sx, sample.click[1] * sy),
+        box=(x0 * sx, y0 * sy, x1 * sx, y1 * sy),
+        labels=np.asarray(labels, dtype=np.int32),
     )
 
 
@@ -94,11 +117,17 @@ def run_demo(model: Segmenter, out: str | Path = "demo-out", *, console: Console
         model: the segmenter.
         out: the folder for the pictures; made if missing.
         console: where progress and table go; standard output by default.
+
+    Returns:
+        For each sample what it took and gave, and last for the large image.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
     """
     console = console or Console()
     out = Path(out)
     samples = bundled_samples()
-    samples.append(large_sample(samples))
+    samples.append(large_sample(samples[0]))
     rows = [cut_sample(model, sample, out) for sample in track(samples, "cutting", console=console, transient=True)]
     console.print(_table(rows))
     console.print(f"The pictures are in {out.resolve()}", soft_wrap=True)
@@ -106,7 +135,13 @@ def run_demo(model: Segmenter, out: str | Path = "demo-out", *, console: Console
 
 
 def cut_sample(model: Segmenter, sample: Sample, out: Path) -> DemoRow:
-    """A click, a box and everything on one sample; the picture is saved as a PNG named after it."""
+    """A click, a box and everything on one sample; the picture is saved as a PNG named after it.
+
+    Args:
+        model: the segmenter.
+        sample: the picture with its prompts.
+        out: the folder for the picture; made if missing.
+    """
     start = time.perf_counter()
     session = model.open(sample.image)
     encoded = time.perf_counter()
@@ -117,21 +152,44 @@ def cut_sample(model: Segmenter, sample: Sample, out: Path) -> DemoRow:
     begun = time.perf_counter()
     found = model.everything(sample.image, points_per_side=POINTS_PER_SIDE)
     finished = time.perf_counter()
-    image = sample.image
-    panels = [
-        _panel(overlay(image, None, points=[sample.click], box=sample.box), sample.title),
-        _panel(overlay(image, clicked, points=[sample.click]), "one click"),
-        _panel(overlay(image, boxed, box=sample.box), "one box"),
-        _panel(overlay(image, found.label_map), f"everything: {len(found.masks)} objects"),
-    ]
     picture = out / f"{sample.title.replace(', ', '-').replace(' ', '-')}.png"
-    with atomic_path(picture) as path:
-        cv2.imwrite(str(path), cv2.cvtColor(np.hstack(panels), cv2.COLOR_RGB2BGR))
-    size = (image.shape[0], image.shape[1])
-    return DemoRow(sample.title, size, encoded - start, done - encoded, finished - begun, len(found.masks), picture)
+    write_png(picture, _panels(sample, clicked, boxed, found))
+    return DemoRow(
+        title=sample.title,
+        size=(sample.image.shape[0], sample.image.shape[1]),
+        encode=encoded - start,
+        click=done - encoded,
+        everything=finished - begun,
+        click_iou=_iou(clicked, sample.labels == sample.click_object),
+        box_iou=_iou(boxed, sample.labels == sample.box_object),
+        objects=len(found.masks),
+        picture=picture,
+    )
 
 
-def _panel(image: NDArray[Any], caption: str) -> NDArray[np.uint8]:
+def _panels(
+    sample: Sample, clicked: NDArray[np.bool_], boxed: NDArray[np.bool_], found: Everything
+) -> NDArray[np.uint8]:
+    """The image with its prompts, and the three answers, side by side."""
+    image = sample.image
+    count = len(found.masks)
+    everything = f"everything, {POINTS_PER_SIDE} x {POINTS_PER_SIDE} points: {count} object{'s' * (count != 1)}"
+    return np.hstack(
+        [
+            _panel(overlay(image, None, points=[sample.click], box=sample.box), sample.title),
+            _panel(overlay(image, clicked, points=[sample.click]), "one click"),
+            _panel(overlay(image, boxed, box=sample.box), "one box"),
+            _panel(draw_labels(image, found.label_map), everything),
+        ]
+    )
+
+
+def _iou(mask: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """Intersection over union; both must not be empty."""
+    return int(np.count_nonzero(mask & reference)) / int(np.count_nonzero(mask | reference))
+
+
+def _panel(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
     """An image scaled to the panels' height, with a caption above."""
     width = round(image.shape[1] * _PANEL / image.shape[0])
     scaled = np.asarray(cv2.resize(image, (width, _PANEL), interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -142,7 +200,8 @@ def _panel(image: NDArray[Any], caption: str) -> NDArray[np.uint8]:
 
 def _table(rows: list[DemoRow]) -> Table:
     table = Table(title=f"Linocut on this machine (everything: {POINTS_PER_SIDE} x {POINTS_PER_SIDE} points)")
-    for name in ("sample", "pixels", "encode s", "click s", "everything s", "objects", "picture"):
+    headings = ("sample", "pixels", "encode s", "click s", "IoU", "box IoU", "everything s", "objects", "picture")
+    for name in headings:
         table.add_column(name, justify="left" if name in ("sample", "picture") else "right")
     for row in rows:
         table.add_row(
@@ -150,6 +209,8 @@ def _table(rows: list[DemoRow]) -> Table:
             f"{row.size[1]} x {row.size[0]}",
             f"{row.encode:.2f}",
             f"{row.click:.3f}",
+            f"{row.click_iou:.2f}",
+            f"{row.box_iou:.2f}",
             f"{row.everything:.1f}",
             str(row.objects),
             row.picture.name,

@@ -269,5 +269,5 @@ def _draw_box(picture: NDArray[np.uint8], box: Any) -> None:
         raise ValueError(f"box must be (x0, y0, x1, y1), got {box!r}")
     x0, y0, x1, y1 = (round(float(value)) for value in corners)
     width = _line_width(picture)
-    for size, colour in ((2 * width + 1, WHITE), (width, POSITIVE)):
+    for size, colour in ((width + 3, WHITE), (width + 1, POSITIVE)):
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), colour, size)
