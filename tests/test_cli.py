@@ -24,6 +24,7 @@ import linocut
 from linocut.cli.app import app
 from linocut.data.overlay import POSITIVE
 from linocut.engine import train as engine
+from linocut.metrics.interaction import iou
 from linocut.vision.everything import EverythingOptions
 from linocut.vision.prompts import Prompt
 
@@ -541,3 +542,43 @@ class TestTrain:
         assert_refused(run("train", "--data", data), 2, "--out")
         assert_refused(run("train", "--data", data, "--out", "runs/a", "--steps", "0"), 2, "--steps")
         assert asked == []
+
+
+def test_demo_passes_the_model_and_the_folder_on(model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("linocut.demo.run_demo", lambda *given: asked.append(given))
+    assert run("demo", "-o", tmp_path / "pictures").code == 0
+    assert asked == [(model, tmp_path / "pictures")]
+
+
+class TestBundledModel:
+    """The commands with nothing replaced: the weights and a sample that ship with the package."""
+
+    FOLDER = Path(linocut.__file__).parent / "samples"
+
+    @pytest.fixture
+    def nuclei(self) -> dict[str, Any]:
+        """The entry of the fluorescence sample: its file, a click on a nucleus and the truth."""
+        entries = json.loads((self.FOLDER / "samples.json").read_text())
+        return next(entry for entry in entries if entry["file"] == "nuclei-fluorescence.png")
+
+    def test_a_click_cuts_the_nucleus(self, nuclei: dict[str, Any], tmp_path: Path) -> None:
+        x, y = nuclei["click"]
+        ran = run("segment", self.FOLDER / nuclei["file"], "--point", f"{x},{y}", "-o", tmp_path / "mask.png")
+        assert ran.code == 0, ran.err
+        with Image.open(self.FOLDER / nuclei["labels"]) as labels, Image.open(tmp_path / "mask.png") as mask:
+            numbers, cut = np.asarray(labels), np.asarray(mask) == 255
+        assert iou(cut, numbers == numbers[y, x]) > 0.7
+
+    def test_everything_agrees_with_itself(self, nuclei: dict[str, Any], tmp_path: Path) -> None:
+        lenient = ("--points-per-side", "8", "--pred-iou-thresh", "0.5", "--stability-score-thresh", "0.5")
+        ran = run("everything", self.FOLDER / nuclei["file"], "-o", tmp_path, *lenient)
+        assert ran.code == 0, ran.err
+        coco = COCO(str(tmp_path / "annotations.json"))
+        with Image.open(tmp_path / "labels" / "nuclei-fluorescence.png") as labels:
+            numbers = np.asarray(labels)
+        assert len(coco.getAnnIds()) == numbers.max() > 3
+        for annotation in coco.loadAnns(coco.getAnnIds()):
+            mask = coco.annToMask(annotation).astype(bool)
+            assert mask.sum() == annotation["area"]
+            assert not (numbers == annotation["id"])[~mask].any(), "a label lies inside its mask"
