@@ -59,9 +59,9 @@ class EverythingOptions:
 
     points_per_side: int | None = 32
     points_per_batch: int = 64
-    pred_iou_thresh: float = 0.7
-    stability_score_thresh: float = 0.75
-    stability_score_offset: float = 1.0
+    pred_iou_thresh: float = 0.5
+    stability_score_thresh: float = 0.55
+    stability_score_offset: float = 0.5
     box_nms_thresh: float = 0.7
     mask_nms_thresh: float = 0.7
     crop_n_layers: int = 0
