@@ -55,10 +55,10 @@ def everything(
             rich_help_panel=Grid,
         ),
     ] = None,
-    pred_iou_thresh: Annotated[float | None, _number("Least predicted IoU.", Quality, "0.7", 0, 1)] = None,
-    stability_score_thresh: Annotated[float | None, _number("Least stability score.", Quality, "0.75", 0, 1)] = None,
+    pred_iou_thresh: Annotated[float | None, _number("Least predicted IoU.", Quality, "0.5", 0, 1)] = None,
+    stability_score_thresh: Annotated[float | None, _number("Least stability score.", Quality, "0.55", 0, 1)] = None,
     stability_score_offset: Annotated[
-        float | None, _number("How far the cut-off is moved to measure stability.", Quality, "1", 0)
+        float | None, _number("How far the cut-off is moved to measure stability.", Quality, "0.5", 0)
     ] = None,
     box_nms_thresh: Annotated[
         float | None,

@@ -77,6 +77,22 @@ class _Tally:
         self.click_seconds += run.seconds
         self.box_ious.append(run.iou_box)
 
+    def figures(self) -> dict[str, Any]:
+        """The means and medians, named as in `Evaluation`."""
+        scores = self.curve.compute()
+        return {
+            "noc80": scores.noc_at(0.80),
+            "noc85": scores.noc_at(0.85),
+            "noc90": scores.noc_at(0.90),
+            "fail90": scores.fail_at(0.90),
+            **{f"iou{clicks}": _iou_if_measured(scores, clicks) for clicks in REPORTED_CLICKS},
+            "iou_box": float(np.mean(self.box_ious)),
+            "objects": scores.objects,
+            "seconds_encode": float(np.median(self.encode_seconds)),
+            "seconds_click": float(np.median(self.click_seconds)),
+            "iou_by_click": scores.iou_by_click,
+        }
+
 
 def evaluate(
     model: InteractiveModel,
@@ -133,27 +149,15 @@ def evaluate(
         for item in _objects_at(entry, places, stuff):
             tally.add(_run_object(model, embedding, item, max_clicks, max(tally.curve.thresholds)))
             report(tally.curve.objects, total)
-    scores = tally.curve.compute()
     return Evaluation(
         pack=pack.name,
         split=split,
-        noc80=scores.noc_at(0.80),
-        noc85=scores.noc_at(0.85),
-        noc90=scores.noc_at(0.90),
-        fail90=scores.fail_at(0.90),
-        iou1=scores.iou_after(1),
-        iou3=_iou_if_measured(scores, 3),
-        iou5=_iou_if_measured(scores, 5),
-        iou_box=float(np.mean(tally.box_ious)),
-        objects=scores.objects,
-        seconds_encode=float(np.median(tally.encode_seconds)),
-        seconds_click=float(np.median(tally.click_seconds)),
+        **tally.figures(),
         objects_too_small=too_small,
         max_clicks=max_clicks,
         max_objects=max_objects,
         seed=seed,
         stuff=stuff,
-        iou_by_click=scores.iou_by_click,
     )
 
 
