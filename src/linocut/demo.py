@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -199,20 +200,23 @@ def _panel(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
 
 
 def _table(rows: list[DemoRow]) -> Table:
-    table = Table(title=f"Linocut on this machine (everything: {POINTS_PER_SIDE} x {POINTS_PER_SIDE} points)")
-    headings = ("sample", "pixels", "encode s", "click s", "IoU", "box IoU", "everything s", "objects", "picture")
-    for name in headings:
-        table.add_column(name, justify="left" if name in ("sample", "picture") else "right")
+    """The rows as a table that fits 80 columns; times are in seconds."""
+    table = Table(
+        title=f"Linocut on this machine: seconds; everything with {POINTS_PER_SIDE} x {POINTS_PER_SIDE} points",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    for name in ("sample", "pixels", "encode", "click", "IoU", "box IoU", "everything", "objects"):
+        table.add_column(name, justify="left" if name == "sample" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.title,
-            f"{row.size[1]} x {row.size[0]}",
+            f"{row.size[1]}x{row.size[0]}",
             f"{row.encode:.2f}",
             f"{row.click:.3f}",
             f"{row.click_iou:.2f}",
             f"{row.box_iou:.2f}",
             f"{row.everything:.1f}",
             str(row.objects),
-            row.picture.name,
         )
     return table
