@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from linocut.data.files import atomic_path
+from linocut.data.files import write_atomic
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet
 from linocut.vision.segmenter import Dtype, Segmenter
@@ -26,8 +26,8 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], config: Encode
     """Write weights as fp16, atomically."""
     half = {name: value.detach().to(torch.float16).contiguous() for name, value in weights.items()}
     header = {"format": _FORMAT, "config": json.dumps(asdict(config))}
-    with atomic_path(path) as temporary:
-        save_file(half, temporary, metadata=header)
+    # not safetensors' save_file: its files can be read by nobody else
+    write_atomic(path, save(half, metadata=header))
 
 
 def load_net(path: str | Path) -> SegmenterNet:
@@ -48,8 +48,11 @@ def load_net(path: str | Path) -> SegmenterNet:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if header.get("format") != _FORMAT:
         raise ValueError(f"{path} does not hold Linocut weights (format {header.get('format')!r}, wanted {_FORMAT!r})")
-    net = SegmenterNet(EncoderConfig(**json.loads(header["config"])))
-    net.load_state_dict(weights)
+    try:
+        net = SegmenterNet(EncoderConfig(**json.loads(header["config"])))
+        net.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: the weights do not fit the network they describe: {error}") from error
     return net
 
 
