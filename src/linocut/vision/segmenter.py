@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from linocut.data.images import open_image
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from linocut.data.images import open_image
 from linocut.vision.decoder import GRID, SLOTS
 from linocut.vision.encoder import Embedding, normalize
 from linocut.vision.masks import Mask
@@ -55,7 +55,8 @@ class Segmenter(nn.Module):
     def __init__(self, net: SegmenterNet, *, dtype: Dtype = "auto") -> None:
         super().__init__()
         self.dtype = _resolve(dtype)
-        self.net = channels_last(net.eval().to(self.dtype))
+        self.net = channels_last(net.to(self.dtype))
+        self.eval()
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
@@ -120,7 +121,7 @@ class Segmenter(nn.Module):
         asked: list[tuple[int, Window]] = []
         for index, prompt in enumerate(prompts):
             if prompt.mask is not None:
-                window = fit((0.0, 0.0, float(embedding.size[1]), float(embedding.size[0])), embedding.size)
+                window = fit(_extent(prompt.mask), embedding.size)
                 found.append(_Candidate(index, window, _given(prompt.mask, window), 1.0, single=True))
             elif prompt.box is not None:
                 asked.append((index, fit(prompt.box, embedding.size)))
@@ -170,11 +171,15 @@ def _choose(found: Sequence[_Candidate], prompt: int, count: int) -> list[_Candi
 
 
 def _alike(a: _Candidate, b: _Candidate) -> bool:
-    """Whether two first-look masks are nearly the same, compared in the second's window."""
-    seen = transfer(torch.sigmoid(a.logits)[None, None], [a.window], [b.window])[0, 0] > 0.5
-    other = b.logits > 0
-    union = int((seen | other).sum())
-    return union == 0 or int((seen & other).sum()) / union > _SAME
+    """Whether two first-look masks are nearly the same, compared in the larger of their windows.
+
+    In the smaller one a part that fills it would look like the whole.
+    """
+    frame = max(a.window, b.window, key=lambda window: window.level)
+    inside = torch.stack([torch.sigmoid(a.logits), torch.sigmoid(b.logits)])[:, None]
+    one, other = transfer(inside, [a.window, b.window], [frame, frame])[:, 0] > 0.5
+    union = int((one | other).sum())
+    return union == 0 or int((one & other).sum()) / union > _SAME
 
 
 def _best(masks: list[Mask], ambiguous: bool) -> Mask:
@@ -184,12 +189,21 @@ def _best(masks: list[Mask], ambiguous: bool) -> Mask:
     return Mask(best.logits, best.window, best.size, score=best.score, candidates=ordered)
 
 
+def _extent(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """The bounding box of a given mask that is not empty: x0, y0, x1, y1, edges included."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
 def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
-    """A given mask as first-look logits in a window."""
-    canvas = torch.zeros(1, 1, window.side, window.side)
-    canvas[0, 0, : mask.shape[0], : mask.shape[1]] = torch.from_numpy(mask.astype(np.float32))
-    cover = torch.nn.functional.adaptive_avg_pool2d(canvas, GRID)[0, 0]
-    return torch.logit(cover, eps=1e-4)
+    """A given mask as first-look logits in a window that lies in the image: how much of every cell it covers."""
+    cell = window.side // GRID
+    part = mask[window.y : window.y + window.side, window.x : window.x + window.side]
+    rows = np.add.reduceat(part, np.arange(0, part.shape[0], cell), axis=0, dtype=np.int64)
+    covered = np.add.reduceat(rows, np.arange(0, part.shape[1], cell), axis=1)
+    share = np.zeros((GRID, GRID), dtype=np.float32)
+    share[: covered.shape[0], : covered.shape[1]] = covered / cell**2
+    return torch.logit(torch.from_numpy(share), eps=1e-4)
 
 
 def _resolve(dtype: str) -> torch.dtype:
