@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from linocut.data.images import open_image
 
-
 KINDS = ("instance", "binary", "panoptic", "semantic", "regions")
 
 

@@ -245,13 +245,24 @@ def _first_looks(
     kept = logits[rows, slots]
     wins = [windows[int(r)] for r in rows]
     boxes = [box or (0.0, 0.0, 0.0, 0.0) for box in extents(torch.sigmoid(kept), wins)]
-    return _Found(
+    found = _Found(
         kept,
         wins,
         [asked[int(r)][0] for r in rows],
         iou[rows, slots].double().numpy(),
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
     )
+    return found.take(np.flatnonzero([not cut_off(b, w, embedding.size) for b, w in zip(boxes, wins, strict=True)]))
+
+
+def cut_off(box: tuple[float, float, float, float], window: Window, size: tuple[int, int]) -> bool:
+    """Whether a mask's bounding box touches an edge of its window that is not an edge of the image.
+
+    Such an object goes on outside; a coarser window sees it whole.
+    """
+    height, width = size
+    right, bottom = window.x + window.side, window.y + window.side
+    return box[0] <= window.x > 0 or box[1] <= window.y > 0 or box[2] >= right < width or box[3] >= bottom < height
 
 
 def _join(parts: list[_Found]) -> _Found:
