@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,12 @@ class Session:
         """
         return self._ask(replace(self.prompt, box=(float(x0), float(y0), float(x1), float(y1))))
 
-    def paint(self, mask: NDArray[np.bool_]) -> Mask:
-        """Start from a mask (H, W) of one's own; replaces an earlier one."""
+    def paint(self, mask: NDArray[Any]) -> Mask:
+        """Start from a mask (H, W) of one's own, in which 0 is background; replaces an earlier one.
+
+        Raises:
+            ValueError: if the mask has not the image's shape, or is empty and there is nothing else to go by.
+        """
         return self._ask(replace(self.prompt, mask=np.asarray(mask).astype(bool)))
 
     def choose(self, index: int) -> Mask:
