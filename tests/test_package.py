@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "vision": {"ops", "mixers", "metrics", "data", "native"},
     "engine": {"ops", "mixers", "metrics", "data", "native", "vision"},
     "cli": {"ops", "mixers", "metrics", "data", "native", "vision", "engine", "demo"},
-    "demo": {"metrics", "data", "vision"},
+    "demo": {"metrics", "data", "vision", "engine"},
     "__main__": {"cli"},
     "weights": set(),
     "samples": set(),
