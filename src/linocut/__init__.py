@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from linocut.data.images import open_image
-    from linocut.vision.sam import SamPredictor
+    from linocut.vision.sam import SamAutomaticMaskGenerator, SamPredictor
     from linocut.vision.segmenter import Segmenter
     from linocut.vision.weights import load
 
 __version__ = "0.1.0"
-__all__ = ["SamPredictor", "Segmenter", "__version__", "load", "open_image"]
+__all__ = ["SamAutomaticMaskGenerator", "SamPredictor", "Segmenter", "__version__", "load", "open_image"]
 
 _HOMES = {
+    "SamAutomaticMaskGenerator": "linocut.vision.sam",
     "SamPredictor": "linocut.vision.sam",
     "Segmenter": "linocut.vision.segmenter",
     "load": "linocut.vision.weights",

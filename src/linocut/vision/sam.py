@@ -13,37 +13,21 @@ because Linocut does not resize images:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from linocut.vision.encoder import Embedding
 from linocut.vision.everything import EverythingOptions, segment_everything
+from linocut.vision.frames import LOW_SIDE, frame_logits, image_logits, image_mask
 from linocut.vision.masks import Mask
-from linocut.vision.prompts import Prompt, transfer
+from linocut.vision.prompts import Prompt
 from linocut.vision.segmenter import CANDIDATES, Segmenter
 from linocut.vision.weights import load
-
-LOW_SIDE = 256
-"""Side of a low-resolution mask, in cells."""
-
-_NOWHERE = -20.0
-"""The logit of pixels outside the window that was looked at: certainly background."""
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """SAM's square frame around an image: the long side, left and top aligned."""
-
-    side: int
-    x: int = 0
-    y: int = 0
 
 
 class Unresized:
@@ -106,7 +90,7 @@ class SamPredictor:
         return next(self.model.parameters()).device
 
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
-        """Encode an image; all prompts are about it until the next.
+        """Encode an image; all prompts are about it until the next. One that is refused leaves no image set.
 
         Args:
             image: (H, W, 3) uint8, any size.
@@ -115,12 +99,12 @@ class SamPredictor:
         Raises:
             ValueError: for another format, shape or dtype.
         """
+        self.reset_image()
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"image_format must be RGB or BGR, got {image_format!r}")
         pixels = np.asarray(image)
         if image_format == "BGR" and pixels.ndim == 3:
             pixels = pixels[..., ::-1]
-        self.reset_image()
         self._keep(self.model.encode(pixels))
 
     def set_torch_image(self, transformed_image: Tensor, original_image_size: tuple[int, ...]) -> None:
@@ -133,6 +117,7 @@ class SamPredictor:
         Raises:
             ValueError: for another shape or other values, or if the image has been resized.
         """
+        self.reset_image()
         shape = tuple(transformed_image.shape)
         if len(shape) != 4 or shape[:2] != (1, 3):
             raise ValueError(f"set_torch_image takes one RGB image of shape (1, 3, H, W), got {shape}")
@@ -146,7 +131,6 @@ class SamPredictor:
             raise ValueError(f"values must be 0 to 255, got {float(pixels.min()):g} to {float(pixels.max()):g}")
         if pixels.is_floating_point():
             pixels = pixels.round()
-        self.reset_image()
         self._keep(self.model.encode(pixels.to(torch.uint8).numpy()))
 
     def predict(
@@ -299,43 +283,6 @@ class SamAutomaticMaskGenerator:
             ValueError: for another shape or dtype.
         """
         return segment_everything(self.model, image, self.options).records()
-
-
-def frame_logits(mask: Mask) -> Float[NDArray[np.float32], "256 256"]:
-    """A mask as SAM's low-resolution logits; padding and what was not looked at are background."""
-    inside = torch.sigmoid(torch.from_numpy(mask.logits).float())[None, None]
-    seen = transfer(inside, [mask.window], [_Frame(max(mask.size))], LOW_SIDE)
-    logits: NDArray[np.float32] = torch.logit(seen[0, 0], eps=1e-6).numpy()
-    return logits
-
-
-def image_mask(logits: Float[NDArray[np.float32], "256 256"], size: tuple[int, int]) -> Bool[NDArray[np.bool_], "h w"]:
-    """SAM's low-resolution logits as a mask of an image of ``size`` (height, width): enlarged bilinearly, cut at 0."""
-    scale = LOW_SIDE / max(size)
-    wide = logits
-    for extent in size:  # rows first; the transpose then brings the columns to the front, and back again
-        at = np.clip((np.arange(extent) + 0.5) * scale - 0.5, 0, LOW_SIDE - 1)
-        low = at.astype(np.intp)
-        high = np.minimum(low + 1, LOW_SIDE - 1)
-        share = (at - low).astype(np.float32)[:, None]
-        wide = (wide[low] * (1 - share) + wide[high] * share).T
-    return wide > 0
-
-
-def image_logits(mask: Mask) -> Float[NDArray[np.float32], "h w"]:
-    """A mask as logits of the whole image; above 0 exactly where ``mask.array`` is True."""
-    height, width = mask.size
-    cells, window = len(mask.logits), mask.window
-    cell = window.side / cells
-    # only the cells that the image reaches, and two more for the interpolation; an even number, as `rasterize` takes
-    rows, columns = (min(cells, (int(e / cell) + 4) & ~1) for e in (height - window.y, width - window.x))
-    part = np.ascontiguousarray(mask.logits[:rows, :columns])
-    shape = round(columns * cell), round(rows * cell)
-    mode = cv2.INTER_LINEAR if cell >= 1 else cv2.INTER_AREA
-    pixels = np.asarray(cv2.resize(part, shape, interpolation=mode))[: height - window.y, : width - window.x]
-    out = np.full(mask.size, _NOWHERE, dtype=np.float32)
-    out[window.y : window.y + pixels.shape[0], window.x : window.x + pixels.shape[1]] = pixels
-    return out
 
 
 def _array(mask: Mask) -> NDArray[np.bool_]:
