@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import linocut
-from linocut.demo import Sample, bundled_samples, cut_sample, large_sample, run_demo
+from linocut.demo import POINTS_PER_SIDE, Sample, bundled_samples, cut_sample, large_sample, run_demo
 from linocut.vision.everything import Everything, EverythingOptions
 from linocut.vision.segmenter import Segmenter
 
@@ -62,6 +62,10 @@ def innermost(mask: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
 def painted(picture: np.ndarray) -> np.ndarray:
     """Where a panel is neither white nor grey like its caption."""
     return np.ptp(picture.astype(int), axis=2) > 40
@@ -99,7 +103,7 @@ def test_one_sample(tmp_path: Path) -> None:
     sample = SAMPLES[1]
     row = cut_sample(model, sample, tmp_path)
     assert [kind for kind, _ in model.asked] == ["open", "reset", "everything"]
-    assert model.asked[2][1] == {"points_per_side": 16}
+    assert model.asked[2][1] == {"points_per_side": POINTS_PER_SIDE}
     assert (row.title, row.size, row.objects) == ("astronaut", (512, 512), 2)
     disc = cv2.circle(np.zeros((512, 512), np.uint8), (398, 427), 20, 1, cv2.FILLED).astype(bool)
     helmet = sample.labels == sample.click_object
@@ -154,3 +158,31 @@ def test_the_whole_demo(tmp_path: Path) -> None:
         assert word in text
     assert "…" not in text
     assert text.count("Linocut on this machine") == 1
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Segmenter:
+    return linocut.load()
+
+
+CLICK_FLOORS = {
+    "coffee": 0.7,
+    "astronaut": 0.75,
+    "cat": 0.6,
+    "nuclei, fluorescence": 0.85,
+    "nuclei, stained": 0.85,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.title for sample in SAMPLES])
+class TestBundledModel:
+    """The weights that ship really cut the samples; the floors leave room for a model trained otherwise."""
+
+    def test_click(self, bundled: Segmenter, sample: Sample) -> None:
+        mask = bundled.open(sample.image).click(*sample.click)
+        assert iou(mask.array, sample.labels == sample.click_object) >= CLICK_FLOORS[sample.title]
+
+    def test_box(self, bundled: Segmenter, sample: Sample) -> None:
+        mask = bundled.open(sample.image).box(*sample.box)
+        assert iou(mask.array, sample.labels == sample.box_object) >= 0.8

@@ -22,7 +22,7 @@ from linocut.engine.batch import write_png
 from linocut.vision.everything import Everything
 from linocut.vision.segmenter import Segmenter
 
-POINTS_PER_SIDE = 16
+POINTS_PER_SIDE = 14
 _PANEL = 360
 _LARGE = (2048, 3072)
 
@@ -105,7 +105,7 @@ def large_sample(sample: Sample) -> Sample:
         sample,
         title=f"{sample.title}, large",
         image=np.asarray(cv2.resize(sample.image, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8),
-        click=(sample.click[0] * sx, sample.click[1] * sy),
+        click=((sample.click[0] + 0.5) * sx, (sample.click[1] + 0.5) * sy),  # the centre of the pixel clicked
         box=(x0 * sx, y0 * sy, x1 * sx, y1 * sy),
         labels=np.asarray(labels, dtype=np.int32),
     )
