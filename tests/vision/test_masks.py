@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from linocut.data.polygons import polygons_to_mask
 from linocut.data.rle import decode_rle
-from linocut.vision.masks import Mask, rasterize, stability, tighten
+from linocut.vision.masks import Mask, clean, rasterize, stability, tighten
 from linocut.vision.windows import Window
 
 CELLS = 256
@@ -196,3 +196,54 @@ def test_rasterize_gives_the_rectangle_and_its_place() -> None:
     logits[10:20, 30:50] = 1
     crop, x, y = rasterize(logits, Window(0, 64, 32), (300, 400))
     assert (x, y, crop.shape) == (94, 42, (10, 20))
+
+
+def drawn(*rows: str) -> Mask:
+    """A mask with these pixels at (10, 20)."""
+    return make("one cell a pixel").with_pixels(np.array([[c == "#" for c in row] for row in rows]), 10, 20)
+
+
+def picture(mask: Mask) -> list[str]:
+    return ["".join("#" if pixel else "." for pixel in row) for row in mask.crop]
+
+
+RING = ("#####", "#...#", "#.#.#", "#...#", "#####")
+
+
+def test_cleaning_fills_holes_and_drops_islands() -> None:
+    mask = drawn("######..", "#..###..", "#..###..", "######.#")
+    assert picture(clean(mask, 5)) == ["######"] * 4
+    assert clean(mask, 5).bbox == (10, 20, 16, 24)
+    assert clean(mask, 5).score == mask.score
+    # a hole of four pixels and an island of one: neither has fewer than the least that is asked for
+    assert picture(clean(mask, 1)) == picture(mask)
+    assert picture(clean(mask, 4)) == ["######", "#..###", "#..###", "######"]
+
+
+def test_cleaning_looks_at_holes_before_islands() -> None:
+    # a ring around its own middle: the hole has eight pixels with the island in it, and the island one
+    assert picture(clean(drawn(*RING), 9)) == ["#####"] * 5
+    assert picture(clean(drawn(*RING), 8)) == ["#####", "#...#", "#...#", "#...#", "#####"]
+
+
+def test_cleaning_leaves_the_background_outside_alone() -> None:
+    # within the bounding box there is less of it than min_area, but it is no hole
+    mask = drawn("##", "#.")
+    assert picture(clean(mask, 1000)) == ["##", "#."]
+    assert clean(mask, 1000).area == 3
+
+
+def test_cleaning_keeps_the_largest_island_however_small() -> None:
+    assert picture(clean(drawn("##..#", "##..."), 1000)) == ["##", "##"]
+
+
+def test_cleaning_takes_corners_for_neighbours() -> None:
+    diagonal = drawn("#..", ".#.", "..#")
+    assert picture(clean(diagonal, 3)) == picture(diagonal)
+
+
+def test_cleaning_nothing() -> None:
+    mask = make("one cell a pixel", np.full((CELLS, CELLS), -1, np.float32))
+    assert clean(mask, 10) is mask
+    ring = drawn(*RING)
+    assert clean(ring, 0) is ring

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,12 +21,20 @@ from torch import Tensor
 
 from linocut.vision.decoder import SLOTS
 from linocut.vision.encoder import Embedding
-from linocut.vision.masks import Mask
+from linocut.vision.masks import Mask, clean
 from linocut.vision.prompts import Prompt, extents
 from linocut.vision.segmenter import Segmenter
 from linocut.vision.suppress import box_suppress, mask_suppress
 from linocut.vision.windows import Window, plan
 
+_SHARES = (
+    "pred_iou_thresh",
+    "stability_score_thresh",
+    "box_nms_thresh",
+    "mask_nms_thresh",
+    "crop_nms_thresh",
+    "crop_overlap_ratio",
+)
 _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 Points = NDArray[np.float64]
 
@@ -42,8 +49,8 @@ class EverythingOptions:
         pred_iou_thresh: least predicted IoU of a mask, 0 to 1.
         stability_score_thresh: least stability score, 0 to 1.
         stability_score_offset: how far the cut is moved for it, in logits.
-        box_nms_thresh: masks whose boxes overlap more than this (IoU) are duplicates if their masks do too.
-        mask_nms_thresh: masks that overlap more than this (IoU) are duplicates.
+        box_nms_thresh: of first-look masks whose boxes overlap more than this (IoU) the one with the best score stays.
+        mask_nms_thresh: the same for finished masks, by their pixels.
         crop_n_layers: further layers of grids in crops of the image, 2**i by 2**i of them in layer i. The image is not
             encoded again: the embedding has its full resolution already.
         crop_nms_thresh: box IoU above which the mask of the coarser layer goes.
@@ -80,15 +87,22 @@ class EverythingOptions:
         for name in ("points_per_batch", "crop_n_points_downscale_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("crop_n_layers", "min_mask_region_area"):
-            if getattr(self, name) < 0:
+        for name in ("crop_n_layers", "min_mask_region_area", "stability_score_offset"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
         if self.output_mode not in _OUTPUT_MODES:
             raise ValueError(f"output_mode must be one of {', '.join(_OUTPUT_MODES)}, got {self.output_mode!r}")
         if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
             raise ValueError(
                 f"point_grids must hold one grid a layer, {self.crop_n_layers + 1} of them, got {len(self.point_grids)}"
             )
+        for grid in () if self.point_grids is None else self.point_grids:
+            points = np.asarray(grid)
+            if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not ((points >= 0) & (points <= 1)).all():
+                raise ValueError(f"a point grid must be (n, 2) points of 0 to 1, n >= 1, got shape {points.shape}")
 
 
 @dataclass(frozen=True)
@@ -313,22 +327,6 @@ def _sharpen(
     masks, points = [masks[i] for i in solid], [points[i] for i in solid]
     keep = mask_suppress(masks, options.mask_nms_thresh)
     return [masks[i] for i in keep], [points[i] for i in keep]
-
-
-def clean(mask: Mask, min_area: int) -> Mask:
-    """Fill holes and drop islands of fewer than ``min_area`` pixels; the mask itself if there are none."""
-    if min_area <= 0 or not mask.crop.size:
-        return mask
-    x0, y0 = mask.bbox[:2]
-    pixels = np.pad(mask.crop, 1)
-    for fill in (True, False):
-        region = ~pixels if fill else pixels
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
-        small = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] < min_area]
-        if not fill and len(small) == count - 1 and small:
-            small.remove(max(small, key=lambda i: stats[i, cv2.CC_STAT_AREA]))
-        pixels[np.isin(labels, small)] = fill
-    return mask.with_pixels(pixels[1:-1, 1:-1], x0, y0)
 
 
 def _segmentation(mask: Mask, mode: str) -> Any:

@@ -148,6 +148,28 @@ def tighten(pixels: NDArray[np.bool_], x: int, y: int) -> tuple[NDArray[np.bool_
     return np.ascontiguousarray(pixels[top : bottom + 1, left : right + 1]), x + left, y + top
 
 
+def clean(mask: Mask, min_area: int) -> Mask:
+    """Fill holes and drop islands of fewer than ``min_area`` pixels; the largest island stays, however small."""
+    if min_area <= 0 or not mask.crop.size:
+        return mask
+    x0, y0 = mask.bbox[:2]
+    pixels = np.pad(mask.crop, 1)
+    labels, areas = _regions(~pixels)
+    # the rim is part of the background outside, which is no hole however little of it lies in the bounding box
+    holes = [i for i, area in areas.items() if area < min_area and i != labels[0, 0]]
+    pixels[np.isin(labels, holes)] = True
+    labels, areas = _regions(pixels)
+    largest = max(areas, key=areas.__getitem__)
+    pixels[np.isin(labels, [i for i, area in areas.items() if area < min_area and i != largest])] = False
+    return mask.with_pixels(pixels[1:-1, 1:-1], x0, y0)
+
+
+def _regions(pixels: NDArray[np.bool_]) -> tuple[NDArray[np.int32], dict[int, int]]:
+    """8-connected regions: their labels, from 1, and the area of each."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
+    return np.asarray(labels), {i: int(stats[i, cv2.CC_STAT_AREA]) for i in range(1, count)}
+
+
 def _span(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
     """First and last row and column with anything in them."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
