@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from numpy.typing import NDArray
 from linocut.data.images import open_image
 
 KINDS = ("instance", "binary", "panoptic", "semantic", "regions")
+_META = ("name", "kind", "background", "ignore")
+_COLUMNS = ("split", "id", "image", "labels", "type")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,12 @@ class PackImage:
     segments: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     def load_image(self) -> NDArray[np.uint8]:
-        """The image as (H, W, 3) uint8 RGB."""
+        """The image as (H, W, 3) uint8 RGB.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ImageError: if it is no image.
+        """
         return open_image(self.image_path)
 
     def load_labels(self) -> list[NDArray[np.int32]]:
@@ -133,23 +140,26 @@ def read_pack(folder: str | Path, split: str) -> Pack:
         split: ``train``, ``val`` or ``test``, as the manifest names them.
 
     Raises:
-        ValueError: if the folder is not a pack or has no such split; the message lists those it has.
+        ValueError: if the folder is not a pack, its files lack something, or it has no such split; the message lists
+            those it has.
     """
     folder = Path(folder)
     for name in ("manifest.csv", "meta.json"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not a pack: it has no {name}")
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = _read_json(folder / "meta.json", _META)
     if meta["kind"] not in KINDS:
         raise ValueError(f"pack {folder}: kind must be one of {', '.join(KINDS)}, got {meta['kind']!r}")
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        missing = set(_COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{folder / 'manifest.csv'} lacks the columns {', '.join(sorted(missing))}")
+        rows = list(reader)
     if not any(row["split"] == split for row in rows):
         known = ", ".join(sorted({row["split"] for row in rows}))
         raise ValueError(f"pack {folder} has no split {split!r}; it has {known}")
-    segments = {}
-    if (folder / "segments.json").is_file():
-        segments = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
+    segments = _read_json(folder / "segments.json") if meta["kind"] == "panoptic" else {}
     images = tuple(
         PackImage(
             id=row["id"],
@@ -165,3 +175,18 @@ def read_pack(folder: str | Path, split: str) -> Pack:
         if row["split"] == split
     )
     return Pack(meta["name"], meta["kind"], split, images)
+
+
+def _read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """A JSON object that has these keys.
+
+    Raises:
+        ValueError: if it is not there, is no JSON object or lacks a key.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or not set(keys) <= set(content):
+        raise ValueError(f"{path} must hold a JSON object with {', '.join(keys) or 'the images by id'}")
+    return content

@@ -1,0 +1,197 @@
+"""Packs: what an object is in each kind of labels, and what is wrong with a folder that is no pack."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from linocut.data.packs import KINDS, PackImage, read_pack
+
+HEADER = ["split", "id", "image", "labels", "width", "height", "objects", "type"]
+LABELS = np.array([[0, 0, 1, 1, 1], [0, 2, 2, 0, 9], [1, 1, 0, 2, 9]], np.uint8)
+
+
+def write_pack(
+    folder: Path,
+    kind: str,
+    maps: list[np.ndarray],
+    *,
+    background: int | None = 0,
+    ignore: tuple[int, ...] = (),
+    segments: list[dict[str, Any]] | None = None,
+) -> PackImage:
+    """A pack with one image and these label maps; returns the image as read back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = maps[0].shape
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0] = 200  # blue, in OpenCV's order
+    cv2.imwrite(str(folder / "a.png"), picture)
+    names = [f"a.{k}.png" for k in range(len(maps))]
+    for name, labels in zip(names, maps, strict=True):
+        cv2.imwrite(str(folder / name), labels)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                HEADER,
+                ["train", "a", "a.png", ";".join(names), width, height, "", "photo"],
+                ["val", "b", "b.png", "b", 1, 1, "", "x"],
+            ]
+        )
+    meta = {"name": "drawn", "kind": kind, "background": background, "ignore": list(ignore)}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    if segments is not None:
+        (folder / "segments.json").write_text(json.dumps({"a": segments}))
+    (image,) = read_pack(folder, "train").images
+    return image
+
+
+def test_a_split_is_what_the_manifest_says(tmp_path: Path) -> None:
+    write_pack(tmp_path, "instance", [LABELS], ignore=(9,))
+    pack = read_pack(tmp_path, "train")
+    assert (pack.name, pack.kind, pack.split) == ("drawn", "instance", "train")
+    (image,) = pack.images
+    assert (image.id, image.kind, image.background, image.ignore, image.type) == ("a", "instance", 0, (9,), "photo")
+    assert image.image_path == tmp_path / "a.png"
+    assert read_pack(str(tmp_path), "val").images[0].id == "b"
+
+
+def test_an_image_is_rgb(tmp_path: Path) -> None:
+    picture = write_pack(tmp_path, "instance", [LABELS]).load_image()
+    assert picture.shape == (3, 5, 3)
+    assert picture[0, 0].tolist() == [0, 0, 200]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_labels_of_eight_and_sixteen_bits(tmp_path: Path, dtype: type) -> None:
+    labels = LABELS.astype(dtype)
+    if dtype is np.uint16:
+        labels = np.where(labels == 2, 40_000, labels).astype(dtype)
+    (read,) = write_pack(tmp_path, "instance", [labels]).load_labels()
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, labels)
+
+
+def test_instances_are_all_values_but_background_and_ignore(tmp_path: Path) -> None:
+    objects = list(write_pack(tmp_path, "instance", [LABELS], ignore=(9,)).objects())
+    assert [o.value for o in objects] == [1, 2]
+    for item in objects:
+        np.testing.assert_array_equal(item.mask, item.value == LABELS)
+        assert item.ignore is not None
+        np.testing.assert_array_equal(item.ignore, LABELS == 9)
+        assert item.map_index == 0
+
+
+def test_without_ignored_pixels_there_is_no_ignore_mask(tmp_path: Path) -> None:
+    assert {o.ignore is None for o in write_pack(tmp_path, "instance", [LABELS], ignore=(77,)).objects()} == {True}
+
+
+def test_no_background_makes_every_value_an_object(tmp_path: Path) -> None:
+    assert [o.value for o in write_pack(tmp_path, "instance", [LABELS], background=None).objects()] == [0, 1, 2, 9]
+
+
+def test_binary_labels_have_one_object(tmp_path: Path) -> None:
+    objects = list(write_pack(tmp_path / "one", "binary", [LABELS], ignore=(9,)).objects())
+    assert len(objects) == 1
+    np.testing.assert_array_equal(objects[0].mask, LABELS == 1)
+    assert list(write_pack(tmp_path / "none", "binary", [np.zeros((3, 4), np.uint8)]).objects()) == []
+
+
+SEGMENTS = [
+    {"label": 1, "isthing": 1, "iscrowd": 0},
+    {"label": 2, "isthing": 0, "iscrowd": 0},
+    {"label": 9, "isthing": 1, "iscrowd": 1},
+    {"label": 50, "isthing": 1, "iscrowd": 0},
+]
+
+
+@pytest.mark.parametrize(("stuff", "values"), [(False, [1]), (True, [1, 2])])
+def test_panoptic_objects_are_things_and_stuff_on_request_but_no_crowds(
+    tmp_path: Path, stuff: bool, values: list[int]
+) -> None:
+    image = write_pack(tmp_path, "panoptic", [LABELS], segments=SEGMENTS)
+    assert [o.value for o in image.objects(stuff=stuff)] == values
+
+
+def test_semantic_objects_are_the_pieces_of_every_class(tmp_path: Path) -> None:
+    objects = list(write_pack(tmp_path, "semantic", [LABELS], ignore=(9,)).objects())
+    # class 1 lies in two pieces; class 2 too, for (1, 2) and (2, 3) touch at a corner and are one
+    assert [(o.value, int(o.mask.sum())) for o in objects] == [(1, 3), (1, 2), (2, 3)]
+    for value in (1, 2):
+        pieces = [o.mask for o in objects if o.value == value]
+        np.testing.assert_array_equal(np.sum(pieces, axis=0) > 0, value == LABELS)
+        assert np.sum(pieces, axis=0).max() == 1
+
+
+def test_regions_are_those_of_every_annotator(tmp_path: Path) -> None:
+    other = np.where(LABELS == 9, 3, 4).astype(np.uint8)
+    objects = list(write_pack(tmp_path, "regions", [LABELS, other], background=None).objects())
+    assert [(o.map_index, o.value) for o in objects] == [(0, 0), (0, 1), (0, 2), (0, 9), (1, 3), (1, 4)]
+    assert sum(int(o.mask.sum()) for o in objects) == 2 * LABELS.size
+
+
+@pytest.mark.parametrize("missing", ["manifest.csv", "meta.json"])
+def test_a_folder_without_its_files_is_no_pack(tmp_path: Path, missing: str) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    (tmp_path / missing).unlink()
+    with pytest.raises(ValueError, match=f"is not a pack: it has no {missing}"):
+        read_pack(tmp_path, "train")
+
+
+def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    with pytest.raises(ValueError, match="has no split 'test'; it has train, val"):
+        read_pack(tmp_path, "test")
+
+
+def test_an_unknown_kind_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"kind must be one of {', '.join(KINDS)}, got 'polygons'"):
+        write_pack(tmp_path, "polygons", [LABELS])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "x", "kind": "binary"}'])
+def test_a_broken_meta_file_is_named(tmp_path: Path, content: str) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    (tmp_path / "meta.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"meta\.json (cannot be read as JSON|must hold a JSON object with name, kind)"
+    ):
+        read_pack(tmp_path, "train")
+
+
+def test_a_panoptic_pack_without_segments_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"segments\.json cannot be read as JSON"):
+        write_pack(tmp_path, "panoptic", [LABELS])
+
+
+@pytest.mark.parametrize("content", ["", "split,id\ntrain,a\n"])
+def test_missing_columns_are_named(tmp_path: Path, content: str) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    (tmp_path / "manifest.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"lacks the columns .*image, labels"):
+        read_pack(tmp_path, "train")
+
+
+def test_broken_labels_are_named(tmp_path: Path) -> None:
+    image = write_pack(tmp_path, "instance", [LABELS])
+    cv2.imwrite(str(tmp_path / "a.0.png"), np.zeros((3, 5, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"label map .*a\.0\.png must be a single-channel image"):
+        image.load_labels()
+    (tmp_path / "a.0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="missing, broken or in colour"):
+        image.load_labels()
+    (tmp_path / "a.0.png").unlink()
+    with pytest.raises(ValueError, match="missing, broken or in colour"):
+        image.load_labels()
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    image = write_pack(tmp_path, "instance", [LABELS])
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        image.load_image()
