@@ -72,6 +72,7 @@ def random_click(prediction: Mask, target: Mask, rng: np.random.Generator) -> tu
 
 
 def _depth(region: Mask) -> NDArray[np.float32]:
-    """Distance of every pixel of a region to the nearest pixel outside it, in pixels."""
+    """Exact distance of every pixel of a region to the nearest pixel outside it, in pixels, as in the protocol."""
     padded = np.pad(region.astype(np.uint8), 1)
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], dtype=np.float32)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance[1:-1, 1:-1], dtype=np.float32)
