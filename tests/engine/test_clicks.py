@@ -74,7 +74,7 @@ def test_no_pixel_is_deeper_than_the_centre(mask: Mask) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_centre_of_an_irregular_shape_is_exact(seed: int) -> None:
-    """Distances summed up from steps of a 5 × 5 mask put another pixel first in one such shape of sixteen."""
+    """Distances summed up from steps of a 5 × 5 mask now and then put another pixel first."""
     noise = cv2.GaussianBlur(np.random.default_rng(seed).random((60, 80)), (0, 0), 4)
     mask = noise > np.median(noise)
     x, y = center(mask)
