@@ -29,6 +29,9 @@ PACK_WEIGHTS = {
 }
 """How often each pack is drawn; packs not named here get the mean weight."""
 
+_TRIES = 1000
+"""So many crops are looked at for one batch; in the packs of this project one in two or three has an object."""
+
 _DONORS = ("horses", "whales", "coco200", "coco_extra")
 _CROPS = ((256, 4, 0.55), (384, 2, 0.30), (512, 1, 0.15))
 
@@ -59,12 +62,19 @@ class SampleSource:
         folders: pack folders.
         split: which split to draw from.
         seed: with the step, decides every batch.
-        objects_per_batch: how many objects a batch holds.
+        objects_per_batch: how many objects a batch holds, >= 1; spread evenly over its crops, a rest is left out.
+
+    Raises:
+        ValueError: if a folder is no pack or lacks the split, two packs have one name, or ``objects_per_batch`` < 1.
     """
 
     def __init__(self, folders: Sequence[str], *, split: str, seed: int, objects_per_batch: int) -> None:
+        if objects_per_batch < 1:
+            raise ValueError(f"objects_per_batch must be >= 1, got {objects_per_batch}")
         packs = [read_pack(folder, split) for folder in folders]
         self.packs = {pack.name: pack.images for pack in packs}
+        if len(self.packs) < len(packs):
+            raise ValueError(f"packs must have different names, got {', '.join(sorted(pack.name for pack in packs))}")
         mean = sum(PACK_WEIGHTS.values()) / len(PACK_WEIGHTS)
         weights = np.array([PACK_WEIGHTS.get(name, mean) for name in self.packs])
         self.names, self.weights = list(self.packs), weights / weights.sum()
@@ -72,20 +82,35 @@ class SampleSource:
         self._cache: dict[tuple[str, str], tuple[NDArray[np.uint8], list[NDArray[np.int32]]]] = {}
 
     def batch(self, step: int) -> list[Crop]:
-        """The crops of one step, all of one size; each holds the same number of objects."""
+        """The crops of one step, all of one size; each holds the same number of objects.
+
+        Raises:
+            ValueError: if no object that is large enough turns up, or labels do not fit their image.
+        """
         rng = np.random.default_rng((self.seed, step))
-        side, count, _ = _CROPS[int(rng.choice(len(_CROPS), p=[c[2] for c in _CROPS]))]
+        side, most, _ = _CROPS[int(rng.choice(len(_CROPS), p=[c[2] for c in _CROPS]))]
+        count = min(most, self.objects_per_batch)
         crops: list[Crop] = []
-        while len(crops) < count:
+        for _ in range(_TRIES):
             crop = self._crop(side, self.objects_per_batch // count, rng)
             if crop is not None:
                 crops.append(crop)
-        return crops
+            if len(crops) == count:
+                return crops
+        raise ValueError(
+            f"{_TRIES} crops of {', '.join(self.names)} held {len(crops)} with an object of at least {MIN_AREA} pixels"
+        )
 
     def _read(self, name: str, item: PackImage) -> tuple[NDArray[np.uint8], list[NDArray[np.int32]]]:
         key = (name, item.id)
         if key not in self._cache:
-            self._cache[key] = (item.load_image(), item.load_labels())
+            image, maps = item.load_image(), item.load_labels()
+            for path, labels in zip(item.label_paths, maps, strict=True):
+                if labels.shape != image.shape[:2]:
+                    raise ValueError(
+                        f"label map {path} is {labels.shape} and its image {image.shape[:2]}: must be alike"
+                    )
+            self._cache[key] = (image, maps)
         return self._cache[key]
 
     def _draw(self, names: Sequence[str], weights: NDArray[np.float64], rng: Rng) -> tuple[str, PackImage]:
