@@ -98,6 +98,8 @@ def test_the_deeper_error_wins_over_the_wider_one() -> None:
     line, square = rectangle(0, 0, 60, 2), rectangle(20, 20, 29, 29)
     assert line.sum() > square.sum()
     assert next_click(EMPTY, line | square) == (24, 24, True)
+    assert next_click(line, square) == (24, 24, True)
+    assert next_click(square, line) == (24, 24, False)
 
 
 def test_equal_errors_give_a_positive_click() -> None:
