@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from linocut.engine import rounds
 from linocut.engine.rounds import Target, _truth, _with_click, first_prompt, first_window, run_step, see
 from linocut.engine.samples import Crop
+from linocut.vision.decoder import Look
 from linocut.vision.encoder import EncoderConfig
-from linocut.vision.network import SegmenterNet
+from linocut.vision.network import FineLook, SegmenterNet
 from linocut.vision.prompts import Prompt
 from linocut.vision.windows import Window, fit, plan
 
@@ -202,21 +203,47 @@ def test_a_step_is_decided_by_its_generator(net: SegmenterNet) -> None:
 @pytest.mark.parametrize("count", [1, 4])
 def test_only_the_last_round_learns(net: SegmenterNet, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(rounds, "_ROUNDS", tuple(float(i == count - 1) for i in range(4)))
-    learning, clicks = [], []
+    learning, clicks, remembered = [], [], []
     original = rounds._round
 
     def spy(
-        net: SegmenterNet, octaves: object, prompts: list[Prompt], targets: list[Target], generator: np.random.Generator
+        net: SegmenterNet,
+        octaves: object,
+        prompts: list[Prompt],
+        targets: list[Target],
+        generator: np.random.Generator,
+        before: FineLook | None,
     ) -> object:
         learning.append(torch.is_grad_enabled())
         clicks.append(sum(len(prompt.points) for prompt in prompts))
-        return original(net, octaves, prompts, targets, generator)
+        remembered.append(before is not None)
+        return original(net, octaves, prompts, targets, generator, before)
 
     monkeypatch.setattr(rounds, "_round", spy)
     run_step(net, crops(), rng())
     assert learning == [False] * (count - 1) + [True]
+    assert remembered == [False] + [True] * (count - 1)
     # a network that has learnt nothing gives errors enough for a click a round on every object
     assert [b - a for a, b in pairwise(clicks)] == [4] * (count - 1)
+
+
+def test_a_round_goes_on_from_the_round_before_or_from_its_own_first_look() -> None:
+    logits = torch.full((40, 256, 256), -3.0)
+    logits[:, :64, :128] = 3.0
+    old, new = [Window(0, 0, 0)] * 40, [Window(-1, 64, 64)] * 40
+    first = torch.full((40, 1, 64, 64), 0.25)
+    before = FineLook(old, Look(logits, logits, logits), logits, torch.zeros(40))
+    masks, windows = rounds._remember(first, new, before, rng())
+    kept = [window == old[0] for window in windows]
+    assert 5 < sum(kept) < 35
+    inside = torch.zeros(64, 64, dtype=torch.bool)
+    inside[:16, :32] = True
+    for mask, remembered in zip(masks[:, 0], kept, strict=True):
+        if remembered:
+            assert torch.equal(mask > 0.5, inside)
+        else:
+            assert torch.equal(mask, first[0, 0])
+    assert rounds._remember(first, new, None, rng()) == (first, new)
 
 
 def test_labels_of_ignored_pixels_do_not_matter(net: SegmenterNet) -> None:

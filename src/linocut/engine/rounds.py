@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from linocut.engine.clicks import center, random_click
 from linocut.engine.losses import mask_loss, true_iou
@@ -21,7 +22,8 @@ from linocut.vision.prompts import Prompt
 from linocut.vision.windows import Window, fit, level_for, plan
 
 Rng = np.random.Generator
-_ROUNDS = (0.5, 0.22, 0.16, 0.12)
+_ROUNDS = (0.34, 0.22, 0.16, 0.12, 0.08, 0.08)
+_REMEMBER = 0.5
 _BOXES, _BOX_AND_CLICK = 0.2, 0.08
 
 
@@ -126,23 +128,27 @@ def first_window(prompt: Prompt, target: Target, rng: Rng) -> Window:
 def run_step(net: SegmenterNet, crops: Sequence[Crop], rng: Rng) -> StepResult:
     """Simulate a few rounds of clicks on every object; the last round learns.
 
-    The earlier rounds run without gradient and only place the clicks (as in RITM).
+    The earlier rounds run without gradient and only place the clicks (as in RITM). Half of the time the second look
+    goes on from the mask of the round before instead of the first look's: a mask close to the object, to be mended
+    where the new click says so.
     """
     targets = [Target(mask, crop.ignore, b) for b, crop in enumerate(crops) for mask in crop.objects]
     images = torch.from_numpy(np.stack([crop.image for crop in crops]))
     octaves = net.encoder(normalize(images))
     prompts = [first_prompt(target, rng) for target in targets]
     rounds = 1 + int(rng.choice(len(_ROUNDS), p=_ROUNDS))
+    before: FineLook | None = None
     for _ in range(rounds - 1):
         with torch.no_grad():
-            result = _round(net, octaves, prompts, targets, rng)
+            result = _round(net, octaves, prompts, targets, rng, before)
+        before = result.fine
         prompts = [
             _with_click(prompt, target, logits, window, rng)
             for prompt, target, logits, window in zip(
                 prompts, targets, result.fine.logits.float().numpy(), result.fine.windows, strict=True
             )
         ]
-    result = _round(net, octaves, prompts, targets, rng)
+    result = _round(net, octaves, prompts, targets, rng, before)
     return StepResult(result.loss, result.first_iou, result.second_iou)
 
 
@@ -155,9 +161,14 @@ class _Round:
 
 
 def _round(
-    net: SegmenterNet, octaves: Sequence[Octave], prompts: Sequence[Prompt], targets: Sequence[Target], rng: Rng
+    net: SegmenterNet,
+    octaves: Sequence[Octave],
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    rng: Rng,
+    before: FineLook | None,
 ) -> _Round:
-    """Both looks at every object, and their losses."""
+    """Both looks at every object, and their losses; ``before`` is the second look of the round before."""
     batch, sizes = [t.batch for t in targets], [t.size for t in targets]
     windows = [first_window(p, t, rng) for p, t in zip(prompts, targets, strict=True)]
     look = net.first_look(octaves, prompts, windows, batch, sizes)
@@ -176,7 +187,8 @@ def _round(
 
     chosen = torch.where(ambiguous, _choose(ious, look.iou, rng), 0)
     masks = torch.sigmoid(logits.detach()[torch.arange(len(targets)), chosen])[:, None]
-    fine = net.second_look(octaves, prompts, masks, windows, batch, sizes)
+    masks, seen = _remember(masks, windows, before, rng)
+    fine = net.second_look(octaves, prompts, masks, seen, batch, sizes)
     sharp = _truth(targets, fine.windows, FINE)
     rough = _truth(targets, fine.windows, GRID)
     second = _flat(sharp, mask_loss, fine.logits.float()) + 0.5 * _flat(
@@ -198,6 +210,16 @@ def _choose(ious: Tensor, predicted: Tensor, rng: Rng) -> Tensor:
     """The slot that goes on to the second look: mostly the truly best, sometimes the one predicted to be."""
     trust = torch.from_numpy(rng.random(len(ious)) < 0.8)
     return 1 + torch.where(trust, ious[:, 1:].argmax(dim=1), predicted.detach()[:, 1:].argmax(dim=1))
+
+
+def _remember(masks: Tensor, windows: list[Window], before: FineLook | None, rng: Rng) -> tuple[Tensor, list[Window]]:
+    """Some of the masks (N, 1, 64, 64) replaced by what the round before found, averaged to the same grid."""
+    if before is None:
+        return masks, windows
+    old = functional.avg_pool2d(torch.sigmoid(before.logits.float())[:, None], FINE // GRID)
+    keep = rng.random(len(windows)) < _REMEMBER
+    mixed = torch.where(torch.from_numpy(keep)[:, None, None, None], old, masks)
+    return mixed, [b if k else w for b, w, k in zip(before.windows, windows, keep, strict=True)]
 
 
 def _with_click(prompt: Prompt, target: Target, logits: NDArray[np.float32], window: Window, rng: Rng) -> Prompt:
