@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "overlap.hpp"
 #include "rle.hpp"
 
 namespace nb = nanobind;
@@ -80,17 +79,6 @@ Output<std::int64_t, Line> string_to_counts(std::string_view text) {
   return give_line(counts);
 }
 
-Output<std::int64_t, Table> pairwise_intersections(Input<std::uint64_t, Table> packed) {
-  const std::size_t n = packed.shape(0);
-  std::unique_ptr<std::int64_t[]> out;
-  {
-    nb::gil_scoped_release release;
-    out.reset(new std::int64_t[n * n]);
-    linocut::pairwise_intersections(packed.data(), n, packed.shape(1), out.get());
-  }
-  return give<std::int64_t, Table>(std::move(out), {n, n});
-}
-
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -100,5 +88,4 @@ NB_MODULE(_native, m) {
   m.def("counts_to_mask", &counts_to_mask);
   m.def("counts_to_string", &counts_to_string);
   m.def("string_to_counts", &string_to_counts);
-  m.def("pairwise_intersections", &pairwise_intersections);
 }

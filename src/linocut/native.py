@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, UInt8, UInt64
+from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 
 __all__ = ["Core", "core"]
@@ -53,12 +53,6 @@ class Core(Protocol):
 
     def string_to_counts(self, text: str, /) -> Int64[NDArray[np.int64], " runs"]:
         """Read COCO's compressed string; ValueError if it is not one."""
-        ...
-
-    def pairwise_intersections(
-        self, packed: UInt64[NDArray[np.uint64], "n words"], /
-    ) -> Int64[NDArray[np.int64], "n n"]:
-        """Count the bits that each two rows have in common."""
         ...
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linocut.vision import suppress
 from linocut.vision.masks import Mask
 from linocut.vision.suppress import box_suppress, mask_suppress, overlap
 from linocut.vision.windows import Window
@@ -59,6 +60,49 @@ def test_a_chain_loses_only_what_overlaps_with_one_that_stays() -> None:
     masks = [rectangle(0, 0, 20, 20, 0.9), rectangle(6, 0, 26, 20, 0.8), rectangle(12, 0, 32, 20, 0.7)]
     assert overlap(masks[0], masks[2]) < 0.4 < overlap(masks[0], masks[1])
     assert mask_suppress(masks, 0.4) == [0, 2]
+
+
+def brute_force(masks: list[Mask], threshold: float) -> list[int]:
+    """The definition: from the best score down, each mask that overlaps too much with none that stayed."""
+    keep: list[int] = []
+    for index in sorted(range(len(masks)), key=lambda i: -masks[i].score):
+        if all(iou(masks[index].array, masks[other].array) <= threshold for other in keep):
+            keep.append(index)
+    return keep
+
+
+def blot(rng: np.random.Generator) -> Mask:
+    """A speckled rectangle, perhaps empty, with one of four scores."""
+    logits = np.full((SIDE, SIDE), -1, np.float32)
+    y, x, h, w = rng.integers(0, 12, 4)
+    logits[y : y + h, x : x + w] = np.where(rng.random((h, w)) < rng.choice([0.3, 0.8, 1.0]), 1, -1)
+    return Mask(logits, Window(0, 0, 0), (24, 20), score=float(rng.integers(4)) / 4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_masks_stay_as_if_all_pairs_were_compared(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = [blot(rng) for _ in range(25)]
+    ious = {iou(a.array, b.array) for a in masks for b in masks if a is not b}
+    # thresholds between the values and exactly at them, where rounding would show
+    for threshold in (0.0, 0.2, 0.5, 0.7, 1.0, *rng.choice(sorted(ious), 5)):
+        assert mask_suppress(masks, threshold) == brute_force(masks, threshold)
+
+
+def test_pixels_are_only_compared_where_masks_could_be_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = [rectangle(x, y, x + 14, y + 14) for x in range(0, 240, 12) for y in range(0, 240, 12)]
+    masks += [rectangle(0, 0, 200, 200), rectangle(0, 0, 14, 15)]
+    compared = []
+
+    def watched(a: Mask, b: Mask) -> float:
+        compared.append((a, b))
+        return overlap(a, b)
+
+    monkeypatch.setattr(suppress, "overlap", watched)
+    keep = mask_suppress(masks, 0.5)
+    # neighbours share 2 of 14 columns, the large one holds many small ones: the bound tells all of them apart
+    assert compared == [(masks[0], masks[-1])]
+    assert keep == list(range(len(masks) - 1))
 
 
 def test_boxes_exactly_at_the_threshold_stay() -> None:
