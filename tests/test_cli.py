@@ -25,7 +25,7 @@ from linocut.cli.app import app
 from linocut.data.overlay import POSITIVE
 from linocut.engine import train as engine
 from linocut.metrics.interaction import iou
-from linocut.vision.everything import EverythingOptions
+from linocut.vision.options import EverythingOptions
 from linocut.vision.prompts import Prompt
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, NumPy 2
@@ -352,7 +352,9 @@ class TestEverything:
         ran = run("everything", photos, "-o", tmp_path / "out")
         assert ran.code == 0
         assert "3 cut, 0 done before, 0 failed" in ran.out
-        assert model.options == [{"output_mode": "coco_rle"}] * 3
+        assert [EverythingOptions(**options) for options in model.options] == [
+            EverythingOptions(output_mode="coco_rle")
+        ] * 3
         coco = COCO(str(tmp_path / "out" / "annotations.json"))
         assert len(coco.getImgIds()) == len(coco.getAnnIds()) == 3
         with Image.open(tmp_path / "out" / "labels" / "a.png") as labels:
@@ -410,7 +412,7 @@ class TestEverything:
         text = re.sub(r"[│\s]+", " ", run("everything", "--help").out)
         for field_ in dataclasses.fields(EverythingOptions):
             if field_.name not in ("point_grids", "output_mode"):
-                shown = re.search(rf"--{field_.name.replace('_', '-')} N .*?\[default: \(([\d.]+)\)\]", text)
+                shown = re.search(rf"--{field_.name.replace('_', '-')} N .*?\[default: \(?([\d.]+)\)?\]", text)
                 assert shown is not None, field_.name
                 assert float(shown[1]) == pytest.approx(field_.default, abs=5e-4), field_.name
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 import linocut
 from linocut.demo import POINTS_PER_SIDE, Sample, bundled_samples, cut_sample, large_sample, run_demo
-from linocut.vision.everything import Everything, EverythingOptions
+from linocut.vision.everything import Everything
+from linocut.vision.options import EverythingOptions
 from linocut.vision.segmenter import Segmenter
 
 SAMPLES = bundled_samples()

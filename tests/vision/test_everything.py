@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from linocut.data.rle import decode_rle
-from linocut.vision.everything import Everything, EverythingOptions, cut_off, layer_points
+from linocut.vision.everything import Everything, cut_off, layer_points
+from linocut.vision.options import EverythingOptions
 from linocut.vision.segmenter import Segmenter
 from linocut.vision.suppress import overlap
 from linocut.vision.windows import Window
@@ -234,33 +234,6 @@ def test_a_mask_at_the_edge_of_its_window_goes_on_outside(box: tuple[float, floa
 def test_a_mask_at_the_edge_of_the_image_does_not() -> None:
     assert not cut_off((0, 0, 128, 100), Window(-1, 0, 0), (100, 128))
     assert not cut_off((0, 0, 256, 200), Window(0, 0, 0), (200, 250))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"points_per_side": None}, "exactly one of points_per_side and point_grids"),
-        ({"point_grids": [np.zeros((1, 2))]}, "exactly one of points_per_side and point_grids"),
-        ({"points_per_side": 0}, "points_per_side must be >= 1, got 0"),
-        ({"points_per_batch": 0}, "points_per_batch must be >= 1, got 0"),
-        ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor must be >= 1"),
-        ({"crop_n_layers": -1}, "crop_n_layers must be >= 0, got -1"),
-        ({"min_mask_region_area": -5}, "min_mask_region_area must be >= 0"),
-        ({"stability_score_offset": -1.0}, "stability_score_offset must be >= 0"),
-        ({"pred_iou_thresh": 88}, "pred_iou_thresh must be 0 to 1, got 88"),
-        ({"stability_score_thresh": math.nan}, "stability_score_thresh must be 0 to 1, got nan"),
-        ({"box_nms_thresh": -0.1}, "box_nms_thresh must be 0 to 1"),
-        ({"output_mode": "png"}, "output_mode must be one of binary_mask, uncompressed_rle, coco_rle, got 'png'"),
-        ({"points_per_side": None, "point_grids": []}, "one grid a layer, 1 of them, got 0"),
-        ({"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1}, "2 of them, got 1"),
-        ({"points_per_side": None, "point_grids": [np.zeros((0, 2))]}, r"n >= 1, got shape \(0, 2\)"),
-        ({"points_per_side": None, "point_grids": [np.zeros((4, 3))]}, r"got shape \(4, 3\)"),
-        ({"points_per_side": None, "point_grids": [np.full((1, 2), 5.0)]}, "points of 0 to 1"),
-    ],
-)
-def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        EverythingOptions(**options)
 
 
 def test_an_unknown_option_is_refused(untrained: Segmenter) -> None:

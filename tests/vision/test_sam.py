@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import linocut
 from linocut.data.rle import decode_rle
-from linocut.vision.everything import EverythingOptions
+from linocut.vision.options import EverythingOptions
 from linocut.vision.prompts import Prompt
 from linocut.vision.sam import SamAutomaticMaskGenerator, SamPredictor
 from linocut.vision.segmenter import Segmenter

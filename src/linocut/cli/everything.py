@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +22,7 @@ from linocut.cli.console import (
     require_file,
     set_progress,
 )
+from linocut.vision.options import EverythingOptions
 
 if TYPE_CHECKING:
     from linocut.engine.batch import Failure
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
 Grid = "how the image is asked"
 Quality = "what is kept"
 Crops = "crops of large images"
+_DEFAULT = EverythingOptions()
 
 
-def _number(text: str, panel: str, default: str, least: float, most: float | None = None) -> OptionInfo:
-    """An option of `Segmenter.everything`; one that is not given keeps the library's default, which is only shown."""
+def _number(text: str, panel: str, least: float, most: float | None = None, shown: str | None = None) -> OptionInfo:
+    """A field of `EverythingOptions`; `shown` stands for a default that is not the parameter's, or has many digits."""
     option: OptionInfo = typer.Option(
-        help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=default
+        help=text, metavar="N", rich_help_panel=panel, min=least, max=most, show_default=shown or True
     )
     return option
 
@@ -43,10 +46,12 @@ def everything(
         Path, typer.Argument(metavar="IMAGE_OR_FOLDER", help="One image, or a folder with its subfolders.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The output folder.")],
-    points_per_side: Annotated[int | None, _number("Points along each side of the grid.", Grid, "32", 1)] = None,
-    points_per_batch: Annotated[
-        int | None, _number("Points decoded at once: memory against speed.", Grid, "64", 1)
+    points_per_side: Annotated[
+        int | None, _number("Points along each side of the grid.", Grid, 1, shown=str(_DEFAULT.points_per_side))
     ] = None,
+    points_per_batch: Annotated[
+        int, _number("Points decoded at once: memory against speed.", Grid, 1)
+    ] = _DEFAULT.points_per_batch,
     point_grids: Annotated[
         Path | None,
         typer.Option(
@@ -55,30 +60,41 @@ def everything(
             rich_help_panel=Grid,
         ),
     ] = None,
-    pred_iou_thresh: Annotated[float | None, _number("Least predicted IoU.", Quality, "0.5", 0, 1)] = None,
-    stability_score_thresh: Annotated[float | None, _number("Least stability score.", Quality, "0.55", 0, 1)] = None,
+    pred_iou_thresh: Annotated[float, _number("Least predicted IoU.", Quality, 0, 1)] = _DEFAULT.pred_iou_thresh,
+    stability_score_thresh: Annotated[
+        float, _number("Least stability score.", Quality, 0, 1)
+    ] = _DEFAULT.stability_score_thresh,
     stability_score_offset: Annotated[
-        float | None, _number("How far the cut-off is moved to measure stability.", Quality, "0.5", 0)
-    ] = None,
+        float, _number("How far the cut-off is moved to measure stability.", Quality, 0)
+    ] = _DEFAULT.stability_score_offset,
     box_nms_thresh: Annotated[
-        float | None,
-        _number("Overlap of boxes (IoU) above which the worse is dropped.", Quality, "0.7", 0, 1),
-    ] = None,
+        float, _number("Overlap of boxes (IoU) above which the worse is dropped.", Quality, 0, 1)
+    ] = _DEFAULT.box_nms_thresh,
     mask_nms_thresh: Annotated[
-        float | None, _number("As --box-nms-thresh, of the masks.", Quality, "0.7", 0, 1)
-    ] = None,
+        float, _number("As --box-nms-thresh, of the masks.", Quality, 0, 1)
+    ] = _DEFAULT.mask_nms_thresh,
     min_mask_region_area: Annotated[
-        int | None, _number("Fill holes and drop islands smaller than this, in pixels.", Quality, "0", 0)
-    ] = None,
-    crop_n_layers: Annotated[int | None, _number("Layers of crops; layer i has 4^i of them.", Crops, "0", 0)] = None,
-    crop_nms_thresh: Annotated[float | None, _number("As --box-nms-thresh, between crops.", Crops, "0.7", 0, 1)] = None,
+        int, _number("Fill holes and drop islands smaller than this, in pixels.", Quality, 0)
+    ] = _DEFAULT.min_mask_region_area,
+    crop_n_layers: Annotated[
+        int, _number("Layers of crops; layer i has 4^i of them.", Crops, 0)
+    ] = _DEFAULT.crop_n_layers,
+    crop_nms_thresh: Annotated[
+        float, _number("As --box-nms-thresh, between crops.", Crops, 0, 1)
+    ] = _DEFAULT.crop_nms_thresh,
     crop_overlap_ratio: Annotated[
-        float | None,
-        _number("Overlap of neighbouring crops, as a share of the image.", Crops, "0.341", 0, 1),
-    ] = None,
+        float,
+        _number(
+            "Overlap of neighbouring crops, as a share of the image.",
+            Crops,
+            0,
+            1,
+            shown=f"{_DEFAULT.crop_overlap_ratio:.3f}",
+        ),
+    ] = _DEFAULT.crop_overlap_ratio,
     crop_n_points_downscale_factor: Annotated[
-        int | None, _number("Layer i has its points a side divided by this to the power i.", Crops, "1", 1)
-    ] = None,
+        int, _number("Layer i has its points a side divided by this to the power i.", Crops, 1)
+    ] = _DEFAULT.crop_n_points_downscale_factor,
     output_mode: Annotated[
         Literal["coco_rle", "uncompressed_rle"],
         typer.Option(metavar="MODE", help="How masks are written in the JSON files: coco_rle or uncompressed_rle."),
@@ -124,12 +140,7 @@ def everything(
     }
     options = {name: value for name, value in given.items() if value is not None}
     failures = _run(source, out, options, page, weights)
-    for failure in failures:
-        if debug:
-            traceback.print_exception(failure.error)
-        text = str(failure.error)
-        named = text if str(failure.source) in text else f"{failure.source}: {text}"
-        typer.echo(f"linocut: error: {one_line(named)}", err=True)
+    _print_failures(failures, debug=debug)
     if failures:
         raise typer.Exit(FAILED)
 
@@ -158,6 +169,16 @@ def _run(source: Path, out: Path, options: dict[str, Any], page: int, weights: P
     return failures
 
 
+def _print_failures(failures: Iterable[Failure], *, debug: bool) -> None:
+    """One line for every image that failed; with --debug its traceback too."""
+    for failure in failures:
+        if debug:
+            traceback.print_exception(failure.error)
+        text = str(failure.error)
+        named = text if str(failure.source) in text else f"{failure.source}: {text}"
+        typer.echo(f"linocut: error: {one_line(named)}", err=True)
+
+
 def _as_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """The options as `Segmenter.everything` takes them: point grids are arrays there, and lists in the records.
 
@@ -165,8 +186,6 @@ def _as_arguments(options: dict[str, Any]) -> dict[str, Any]:
         typer.BadParameter: if they do not go together.
     """
     import numpy as np
-
-    from linocut.vision.everything import EverythingOptions
 
     arguments = dict(options)
     if "point_grids" in options:

@@ -2,5 +2,5 @@
 
 From the bottom up: ``efficientnet``, ``layers``, ``encoder`` (image to features, octave by octave), ``windows`` (where
 the decoder looks), ``decoder``, ``prompts``, ``network`` (the two looks), ``masks``, ``segmenter``, ``session``,
-``suppress``, ``everything``, ``weights``, ``frames`` and ``sam`` (Segment Anything's interface).
+``suppress``, ``options``, ``everything``, ``weights``, ``frames`` and ``sam`` (Segment Anything's interface).
 """

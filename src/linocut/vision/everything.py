@@ -9,7 +9,7 @@ large objects are hit by few points as well as by many.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,87 +22,13 @@ from torch import Tensor
 from linocut.vision.decoder import SLOTS
 from linocut.vision.encoder import Embedding
 from linocut.vision.masks import Mask, clean
+from linocut.vision.options import EverythingOptions
 from linocut.vision.prompts import Prompt, extents
 from linocut.vision.segmenter import Segmenter
 from linocut.vision.suppress import box_suppress, mask_suppress
 from linocut.vision.windows import Window, plan
 
-_SHARES = (
-    "pred_iou_thresh",
-    "stability_score_thresh",
-    "box_nms_thresh",
-    "mask_nms_thresh",
-    "crop_nms_thresh",
-    "crop_overlap_ratio",
-)
-_OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 Points = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class EverythingOptions:
-    """Options of :meth:`Segmenter.everything`, named as in Segment Anything.
-
-    Attributes:
-        points_per_side: points of the grid along each side; None takes ``point_grids``.
-        points_per_batch: prompts decoded at once.
-        pred_iou_thresh: least predicted IoU of a mask, 0 to 1.
-        stability_score_thresh: least stability score, 0 to 1.
-        stability_score_offset: how far the cut is moved for it, in logits.
-        box_nms_thresh: of first-look masks whose boxes overlap more than this (IoU) the one with the best score stays.
-        mask_nms_thresh: the same for finished masks, by their pixels.
-        crop_n_layers: further layers of grids in crops of the image, 2**i by 2**i of them in layer i. The image is not
-            encoded again: the embedding has its full resolution already.
-        crop_nms_thresh: box IoU above which the mask of the coarser layer goes.
-        crop_overlap_ratio: how much the crops of a layer overlap, as a share of the image's short side.
-        crop_n_points_downscale_factor: layer i has points_per_side / factor**i points a side in each crop.
-        point_grids: grids of (x, y) in 0 to 1, one a layer, in place of ``points_per_side``.
-        min_mask_region_area: holes and islands of fewer pixels are filled or removed; 0 leaves them.
-        output_mode: what ``records`` holds: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
-
-    Raises:
-        ValueError: for a value out of range.
-    """
-
-    points_per_side: int | None = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.5
-    stability_score_thresh: float = 0.55
-    stability_score_offset: float = 0.5
-    box_nms_thresh: float = 0.7
-    mask_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-    point_grids: Sequence[NDArray[np.float64]] | None = None
-    min_mask_region_area: int = 0
-    output_mode: str = "binary_mask"
-
-    def __post_init__(self) -> None:
-        if (self.points_per_side is None) == (self.point_grids is None):
-            raise ValueError("exactly one of points_per_side and point_grids must be given; set the other to None")
-        if self.points_per_side is not None and self.points_per_side < 1:
-            raise ValueError(f"points_per_side must be >= 1, got {self.points_per_side}")
-        for name in ("points_per_batch", "crop_n_points_downscale_factor"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("crop_n_layers", "min_mask_region_area", "stability_score_offset"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
-        if self.output_mode not in _OUTPUT_MODES:
-            raise ValueError(f"output_mode must be one of {', '.join(_OUTPUT_MODES)}, got {self.output_mode!r}")
-        if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
-            raise ValueError(
-                f"point_grids must hold one grid a layer, {self.crop_n_layers + 1} of them, got {len(self.point_grids)}"
-            )
-        for grid in () if self.point_grids is None else self.point_grids:
-            points = np.asarray(grid)
-            if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not ((points >= 0) & (points <= 1)).all():
-                raise ValueError(f"a point grid must be (n, 2) points of 0 to 1, n >= 1, got shape {points.shape}")
 
 
 @dataclass(frozen=True)

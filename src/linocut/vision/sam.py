@@ -22,9 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from linocut.vision.encoder import Embedding
-from linocut.vision.everything import EverythingOptions, segment_everything
+from linocut.vision.everything import segment_everything
 from linocut.vision.frames import LOW_SIDE, frame_logits, image_logits, image_mask
 from linocut.vision.masks import Mask
+from linocut.vision.options import EverythingOptions
 from linocut.vision.prompts import Prompt
 from linocut.vision.segmenter import CANDIDATES, Segmenter
 from linocut.vision.weights import load
@@ -257,7 +258,7 @@ class SamAutomaticMaskGenerator:
         model: a segmenter.
         points_per_side: points of the grid along each side; None takes ``point_grids``.
         **options: SAM's other options, by SAM's names: the fields of
-            :class:`linocut.vision.everything.EverythingOptions`. The thresholds' defaults are Linocut's own, because
+            :class:`linocut.vision.options.EverythingOptions`. The thresholds' defaults are Linocut's own, because
             its scores are calibrated differently.
 
     Raises:

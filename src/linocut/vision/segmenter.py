@@ -152,8 +152,9 @@ class Segmenter(nn.Module):
         return Session(self, open_image(source))
 
     def everything(self, image: Any, **options: Any) -> Everything:
-        """Every object of an image; ``options`` are those of :class:`linocut.vision.everything.EverythingOptions`."""
-        from linocut.vision.everything import EverythingOptions, segment_everything
+        """Every object of an image; ``options`` are those of :class:`linocut.vision.options.EverythingOptions`."""
+        from linocut.vision.everything import segment_everything
+        from linocut.vision.options import EverythingOptions
 
         return segment_everything(self, open_image(image), EverythingOptions(**options))
 
