@@ -28,10 +28,10 @@ everywhere = pytest.mark.parametrize("place", list(WINDOWS))
 
 
 def blobs(seed: int = 0, *, threshold: float = 0.3) -> NDArray[np.float32]:
-    """Smooth random logits: several pieces with holes, some at the border of the window."""
+    """Smooth random logits that half precision holds: several pieces with holes, some at the border of the window."""
     noise = np.random.default_rng(seed).standard_normal((CELLS, CELLS)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 9)
-    return np.asarray((smooth / smooth.std() - threshold) * 4, dtype=np.float32)
+    return np.asarray((smooth / smooth.std() - threshold) * 4, dtype=np.float16).astype(np.float32)
 
 
 def make(place: str, logits: NDArray[np.float32] | None = None) -> Mask:
@@ -157,6 +157,38 @@ def test_other_pixels_keep_scores() -> None:
     assert other.array.sum() == 18
     assert (other.score, other.stability, other.size) == (mask.score, mask.stability, mask.size)
     assert mask.area != 18
+
+
+def test_logits_are_kept_in_half_precision_and_apart_from_their_batch() -> None:
+    batch = np.stack([blobs(seed) for seed in range(3)])
+    mask = make("one cell a pixel", batch[1])
+    assert mask.logits.dtype == np.float16
+    np.testing.assert_array_equal(mask.logits, batch[1])
+    assert not np.shares_memory(mask.logits, batch)
+    assert mask.logits.base is None
+
+
+def test_other_candidates_keep_the_mask() -> None:
+    mask, smaller = make("coarse"), make("coarse", blobs(threshold=1.0))
+    other = mask.with_candidates([smaller, mask])
+    assert other.candidates == (smaller, mask)
+    assert mask.candidates == ()
+    assert np.shares_memory(other.logits, mask.logits)
+    np.testing.assert_array_equal(other.array, mask.array)
+    assert (other.score, other.stability, other.area) == (mask.score, mask.stability, mask.area)
+
+
+def test_dropped_pixels_are_the_same_when_asked_for_again() -> None:
+    drawn_over = make("coarse").with_pixels(np.ones((7, 9), bool), 30, 40)
+    mask = make("coarse").with_candidates([make("coarse", blobs(1)), drawn_over])
+    pieces = (mask, *mask.candidates)
+    before = [(piece.array, piece.area) for piece in pieces]
+    crops = [piece.crop for piece in pieces]
+    mask.drop_pixels()
+    for piece, (array, area), crop in zip(pieces, before, crops, strict=True):
+        np.testing.assert_array_equal(piece.array, array)
+        assert piece.area == area
+        assert piece is drawn_over or piece.crop is not crop
 
 
 def test_a_huge_image_costs_nothing_until_the_whole_array_is_asked_for() -> None:

@@ -89,6 +89,18 @@ def test_undo_all_and_redo_all(session: Session) -> None:
     assert same(session.redo(), masks[-1])
 
 
+def test_a_step_that_is_past_keeps_logits_and_no_pixels(session: Session) -> None:
+    mask = session.click(45, 25)
+    crops = [piece.crop for piece in (mask, *mask.candidates)]
+    session.click(100, 25, positive=False)
+    again = session.undo()
+    assert again is mask
+    for piece, crop in zip((mask, *mask.candidates), crops, strict=True):
+        assert piece.logits.nbytes == 256 * 256 * 2
+        assert piece.crop is not crop
+        np.testing.assert_array_equal(piece.crop, crop)
+
+
 def test_undone_and_clicked_again_is_the_same_mask(session: Session) -> None:
     session.click(45, 25)
     first = session.click(100, 25, positive=False)
@@ -121,7 +133,9 @@ def test_accept_keeps_mask_label_and_prompt_and_starts_the_next(session: Session
     prompt = session.prompt
     annotation = session.accept("coin")
     assert annotation.label == "coin"
-    assert annotation.mask is mask
+    assert same(annotation.mask, mask)
+    assert annotation.mask.candidates == ()
+    np.testing.assert_array_equal(annotation.mask.array, mask.array)
     assert annotation.prompt is prompt
     assert session.mask is None
     assert session.undo() is None

@@ -66,7 +66,7 @@ def image_logits(mask: Mask) -> Float[NDArray[np.float32], "h w"]:
     cell = window.side / cells
     # only the cells that the image reaches, and two more for the interpolation; an even number, as `rasterize` takes
     rows, columns = (min(cells, (int(e / cell) + 4) & ~1) for e in (height - window.y, width - window.x))
-    part = np.ascontiguousarray(mask.logits[:rows, :columns])
+    part = np.ascontiguousarray(mask.logits[:rows, :columns], dtype=np.float32)
     shape = round(columns * cell), round(rows * cell)
     mode = cv2.INTER_LINEAR if cell >= 1 else cv2.INTER_AREA
     pixels = np.asarray(cv2.resize(part, shape, interpolation=mode))[: height - window.y, : width - window.x]

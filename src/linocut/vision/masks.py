@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from linocut.data.polygons import mask_to_polygons
 from linocut.data.rle import encode_rle
 from linocut.vision.windows import Window
 
+Crop = tuple[NDArray[np.bool_], int, int]
+"""Pixels (h, w) of the smallest rectangle that holds a mask, and its left and top in the image."""
+
 
 class Mask:
     """One object, cut out.
 
-    The logits of its window are kept, so a mask in a huge image costs no more than one in a small one until
-    :attr:`array` is asked for.
+    The logits of its window are kept, in half precision (bfloat16, in which they may have been computed, has fewer
+    digits): so a mask in a huge image costs no more than one in a small one until :attr:`array` is asked for.
 
-    Attributes:
-        logits: (n, n) float32 over the window, cut at 0.
+    Args:
+        logits: (n, n) floating point over the window, cut at 0.
         window: where the logits lie.
         size: (height, width) of the image.
         score: predicted IoU, 0 to 1.
-        stability: IoU of the mask cut at +1 with the mask cut at −1, 0 to 1 (SAM's stability score).
+        candidates: the alternatives, smallest first.
+        stability_offset: how far the cut is moved for the stability score, in logits.
+
+    Attributes:
+        logits: (n, n) float16.
+        window: where the logits lie.
+        size: (height, width) of the image.
+        score: predicted IoU, 0 to 1.
+        stability: IoU of the mask cut at +offset with the mask cut at −offset, 0 to 1 (SAM's stability score).
         candidates: the alternatives, smallest first (subpart, part, whole); empty for an alternative itself.
     """
 
     def __init__(
         self,
-        logits: NDArray[np.float32],
+        logits: Float[NDArray[np.floating[Any]], "n n"],
         window: Window,
         size: tuple[int, int],
         *,
@@ -40,24 +53,40 @@ class Mask:
         candidates: Sequence[Mask] = (),
         stability_offset: float = 1.0,
     ) -> None:
-        self.logits = logits
+        # a copy: a row of a batch would keep the whole batch in memory
+        self.logits = np.array(logits, dtype=np.float16)
         self.window = window
         self.size = size
         self.score = score
         self.stability = stability(logits, stability_offset)
         self.candidates = tuple(candidates)
+        self._other_pixels: Crop | None = None
 
     @cached_property
-    def _crop(self) -> tuple[NDArray[np.bool_], int, int]:
+    def _crop(self) -> Crop:
         """The smallest rectangle with the mask: pixels, left, top."""
-        return rasterize(self.logits, self.window, self.size)
+        return self._other_pixels or rasterize(self.logits, self.window, self.size)
 
     def with_pixels(self, pixels: NDArray[np.bool_], x: int, y: int) -> Mask:
         """The same mask with other pixels: ``pixels`` (h, w) with its left top corner at (x, y)."""
-        other = Mask(self.logits, self.window, self.size, score=self.score, candidates=self.candidates)
-        other.stability = self.stability
-        other.__dict__["_crop"] = tighten(pixels, x, y)
+        return self._but(_other_pixels=tighten(pixels, x, y))
+
+    def with_candidates(self, candidates: Sequence[Mask]) -> Mask:
+        """The same mask with other alternatives, smallest first."""
+        return self._but(candidates=tuple(candidates))
+
+    def _but(self, **changes: Any) -> Mask:
+        """A copy with other attributes, whose pixels are yet to be worked out."""
+        other = copy(self)
+        vars(other).update(changes)
+        vars(other).pop("area", None)
+        vars(other).pop("_crop", None)
         return other
+
+    def drop_pixels(self) -> None:
+        """Free the pixels that were worked out for this mask and its candidates; asked for, they are made again."""
+        for mask in (self, *self.candidates):
+            vars(mask).pop("_crop", None)
 
     @property
     def crop(self) -> NDArray[np.bool_]:
@@ -107,16 +136,21 @@ class Mask:
         return f"Mask(area={self.area}, bbox={self.bbox}, score={self.score:.2f}, stability={self.stability:.2f})"
 
 
-def stability(logits: NDArray[np.float32], offset: float = 1.0) -> float:
+def stability(logits: Float[NDArray[np.floating[Any]], "h w"], offset: float = 1.0) -> float:
     """IoU of the mask cut at ``+offset`` with the one cut at ``−offset``; 0 for an empty mask."""
     wide = int(np.count_nonzero(logits > -offset))
     return int(np.count_nonzero(logits > offset)) / wide if wide else 0.0
 
 
-def rasterize(logits: NDArray[np.float32], window: Window, size: tuple[int, int]) -> tuple[NDArray[np.bool_], int, int]:
+def rasterize(logits: Float[NDArray[np.floating[Any]], "n n"], window: Window, size: tuple[int, int]) -> Crop:
     """Logits of a window as pixels of the image.
 
     Only the cells around the mask are enlarged (bilinearly, centres kept); a window finer than the pixels is averaged.
+
+    Args:
+        logits: (n, n) over the window, cut at 0.
+        window: where they lie; parts outside the image are left out.
+        size: (height, width) of the image.
 
     Returns:
         The mask's smallest rectangle (h, w) bool, and its left and top in the image.
@@ -129,7 +163,7 @@ def rasterize(logits: NDArray[np.float32], window: Window, size: tuple[int, int]
     # pixels, whose cells are averaged in pairs
     r0, c0 = (max(first - 2, 0) & ~1 for first in (found[0], found[2]))
     r1, c1 = (min((last + 4) & ~1, cells) for last in (found[1], found[3]))
-    part = np.ascontiguousarray(logits[r0:r1, c0:c1])
+    part = np.ascontiguousarray(logits[r0:r1, c0:c1], dtype=np.float32)
     cell = window.side / cells
     shape = round(part.shape[1] * cell), round(part.shape[0] * cell)
     mode = cv2.INTER_LINEAR if cell >= 1 else cv2.INTER_AREA
@@ -139,7 +173,7 @@ def rasterize(logits: NDArray[np.float32], window: Window, size: tuple[int, int]
     return tighten(pixels, max(x, 0), max(y, 0))
 
 
-def tighten(pixels: NDArray[np.bool_], x: int, y: int) -> tuple[NDArray[np.bool_], int, int]:
+def tighten(pixels: NDArray[np.bool_], x: int, y: int) -> Crop:
     """Pixels at (x, y) cut down to their smallest rectangle; (0, 0) pixels at (0, 0) if there are none."""
     span = _span(pixels)
     if span is None:

@@ -187,7 +187,7 @@ def _best(masks: list[Mask], ambiguous: bool) -> Mask:
     """The mask to show, with the alternatives in it; a clear prompt's own answer stays first."""
     best = max(masks, key=lambda m: m.score) if ambiguous else masks[0]
     ordered = sorted(masks, key=lambda m: np.count_nonzero(m.logits > 0) * (m.window.side / len(m.logits)) ** 2)
-    return Mask(best.logits, best.window, best.size, score=best.score, candidates=ordered)
+    return best.with_candidates(ordered)
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:

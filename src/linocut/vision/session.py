@@ -102,14 +102,14 @@ class Session:
     def undo(self) -> Mask | None:
         """Take back the last prompt; nothing happens if there is none. Returns the mask there was before it."""
         if self._past:
-            self._future.append(self._now)
+            self._future.append(self._leave())
             self._now = self._past.pop()
         return self.mask
 
     def redo(self) -> Mask | None:
         """Bring back the prompt last undone; nothing happens if there is none."""
         if self._future:
-            self._past.append(self._now)
+            self._past.append(self._leave())
             self._now = self._future.pop()
         return self.mask
 
@@ -119,14 +119,14 @@ class Session:
             self._step(Prompt(), None)
 
     def accept(self, label: str = "object") -> Annotation:
-        """Keep the current mask under a label and start the next object.
+        """Keep the current mask under a label, without its candidates, and start the next object.
 
         Raises:
             ValueError: if there is no mask.
         """
         if self.mask is None:
             raise ValueError("accept needs a mask: click or box first")
-        annotation = Annotation(label, self.mask, self.prompt)
+        annotation = Annotation(label, self.mask.with_candidates(()), self.prompt)
         self.annotations.append(annotation)
         self._past, self._now, self._future = [], (Prompt(), None), []
         return annotation
@@ -137,6 +137,12 @@ class Session:
         return mask
 
     def _step(self, prompt: Prompt, mask: Mask | None) -> None:
-        self._past.append(self._now)
+        self._past.append(self._leave())
         self._now = (prompt, mask)
         self._future.clear()
+
+    def _leave(self) -> tuple[Prompt, Mask | None]:
+        """The present step, to be kept: without pixels, which may take more memory than all else and can be remade."""
+        if self.mask is not None:
+            self.mask.drop_pixels()
+        return self._now
