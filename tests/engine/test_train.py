@@ -285,6 +285,53 @@ def test_it_takes_resume_to_go_on_and_a_checkpoint_to_resume(config: TrainConfig
         Trainer(config)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"objects": 3}, "objects was 2 and is 3"),
+        (
+            {"learning_rate": 0.5, "trunk_rate": 0.2},
+            r"learning_rate was 0\.001 and is 0\.5; trunk_rate was 0\.1 and is 0\.2",
+        ),
+        ({"frozen_steps": 0}, "frozen_steps was 2 and is 0"),
+        ({"warmup": 3}, "warmup was 2 and is 3"),
+        ({"weight_decay": 0.0}, r"weight_decay was 0\.02 and is 0\.0"),
+        ({"average": 0.5}, r"average was 0\.998 and is 0\.5"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_as_another(config: TrainConfig, setting: dict[str, Any], message: str) -> None:
+    Trainer(config).save()
+    with pytest.raises(ValueError, match=rf"cannot resume: .*last\.pt is of a run with other .*: {message}\. Give"):
+        Trainer(replace(config, **setting), resume=True)
+    assert Trainer(config, resume=True).step == 0
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(config: TrainConfig, write_pack: PackWriter) -> None:
+    Trainer(config).save()
+    more = replace(config, data=str(write_pack("more").parent))
+    with pytest.raises(ValueError, match=r"packs was discs \(2 images\) and is discs \(2 images\), more \(2 images\)"):
+        Trainer(more, resume=True)
+
+
+def test_a_run_may_move_and_go_on_for_longer(config: TrainConfig, tmp_path: Path) -> None:
+    Trainer(config).save()
+    Path(config.data).rename(tmp_path / "elsewhere")
+    Path(config.out).rename(tmp_path / "moved")
+    changes = {"steps": 9, "cooldown": 1, "save_every": 3, "val_every": 3, "val_batches": 2, "imagenet": "gone.pth"}
+    moved = replace(config, data=str(tmp_path / "elsewhere"), out=str(tmp_path / "moved"), **changes)
+    assert Trainer(moved, resume=True).step == 0
+
+
+def test_a_checkpoint_from_before_settings_were_noted_goes_on(config: TrainConfig) -> None:
+    run(config, stop_after=2)
+    old = state(config)
+    del old["deciding"]
+    torch.save(old, Path(config.out) / "last.pt")
+    assert [progress.step for progress in run(config, resume=True)] == [3, 4]
+    assert "deciding" in state(config)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
 def test_a_damaged_checkpoint_is_named(config: TrainConfig, content: bytes | None) -> None:
     run(config, stop_after=2)

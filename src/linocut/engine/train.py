@@ -10,7 +10,7 @@ import csv
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet, channels_last
 from linocut.vision.weights import save_weights
 
+# What may change when a run is gone on with: it decides no step, or none of those taken. Packs are compared themselves.
+_FREE = {"data", "out", "steps", "cooldown", "save_every", "val_every", "val_batches", "imagenet"}
+# What reading a broken file, or one with other content, raises.
+_DAMAGED = (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
 _FIELDS = ("step", "learning_rate", "loss", "first_iou", "second_iou", "val_loss", "val_first_iou", "val_second_iou")
 
 
@@ -127,8 +131,8 @@ class Trainer:
         resume: go on from ``last.pt`` in the run's folder.
 
     Raises:
-        ValueError: if there is nothing to resume from, its checkpoint is damaged or of another network, or there is
-            something to overwrite.
+        ValueError: if there is nothing to resume from, its checkpoint is damaged, of another network or of a run with
+            other settings or data, or there is something to overwrite.
     """
 
     def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
@@ -142,6 +146,9 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.net = channels_last(SegmenterNet(EncoderConfig(mixer=config.mixer)))
         self.optimizer = _optimizer(self.net, config)
+        folders = find_packs(config.data)
+        self.source = SampleSource(folders, split="train", seed=config.seed, objects_per_batch=config.objects)
+        self.val = SampleSource(folders, split="val", seed=10_007, objects_per_batch=config.objects)
         self.average: dict[str, Tensor] = {}
         if resume:
             self._restore(checkpoint)
@@ -150,19 +157,32 @@ class Trainer:
             if source:
                 self.net.encoder.trunk.load_imagenet(source)
             self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
-        folders = find_packs(config.data)
-        self.source = SampleSource(folders, split="train", seed=config.seed, objects_per_batch=config.objects)
-        self.val = SampleSource(folders, split="val", seed=10_007, objects_per_batch=config.objects)
+
+    def _deciding(self) -> dict[str, Any]:
+        """The settings and data that decide what a step does; packs by name and number of images, wherever they lie."""
+        packs = ", ".join(f"{name} ({len(images)} images)" for name, images in self.source.packs.items())
+        return {**{name: value for name, value in asdict(self.config).items() if name not in _FREE}, "packs": packs}
 
     def _restore(self, checkpoint: Path) -> None:
         """Take up the state that :meth:`save` wrote."""
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            self.net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average, self.step = state["average"], state["step"]
-        except (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            # checkpoints from before these were noted hold none, and are taken as they are
+            was, now = state.get("deciding", {}), self._deciding()
+            changed = [
+                f"{name} was {was[name]} and is {now[name]}" for name in now if was.get(name, now[name]) != now[name]
+            ]
+            if not changed:
+                self.net.load_state_dict(state["net"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.average, self.step = state["average"], state["step"]
+        except _DAMAGED as error:
             raise ValueError(f"cannot resume: {checkpoint} is damaged or of another network: {error}") from error
+        if changed:
+            raise ValueError(
+                f"cannot resume: {checkpoint} is of a run with other settings or data: {'; '.join(changed)}. "
+                "Give them as they were, or train into another folder"
+            )
 
     def run(self, report: Callable[[Progress], None] | None = None) -> Path:
         """Train to the last step; returns the file of weights."""
@@ -232,6 +252,7 @@ class Trainer:
             "net": self.net.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
+            "deciding": self._deciding(),
         }
         with atomic_path(self.out / "last.pt") as path:
             torch.save(state, path)
