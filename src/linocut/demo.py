@@ -17,8 +17,8 @@ from rich.progress import track
 from rich.table import Table
 
 from linocut.data.images import open_image
-from linocut.data.overlay import draw_labels, overlay
-from linocut.engine.batch import write_png
+from linocut.data.overlay import draw_labels, overlay, write_png
+from linocut.metrics.interaction import iou
 from linocut.vision.everything import Everything
 from linocut.vision.segmenter import Segmenter
 
@@ -161,8 +161,8 @@ def cut_sample(model: Segmenter, sample: Sample, out: Path) -> DemoRow:
         encode=encoded - start,
         click=done - encoded,
         everything=finished - begun,
-        click_iou=_iou(clicked, sample.labels == sample.click_object),
-        box_iou=_iou(boxed, sample.labels == sample.box_object),
+        click_iou=iou(clicked, sample.labels == sample.click_object),
+        box_iou=iou(boxed, sample.labels == sample.box_object),
         objects=len(found.masks),
         picture=picture,
     )
@@ -183,11 +183,6 @@ def _panels(
             _panel(draw_labels(image, found.label_map), everything),
         ]
     )
-
-
-def _iou(mask: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    """Intersection over union; both must not be empty."""
-    return int(np.count_nonzero(mask & reference)) / int(np.count_nonzero(mask | reference))
 
 
 def _panel(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:

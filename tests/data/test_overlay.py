@@ -20,6 +20,7 @@ from linocut.data.overlay import (
     object_colours,
     oklch_to_rgb,
     overlay,
+    write_png,
 )
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
@@ -197,3 +198,12 @@ class TestLabelPng:
             label_map_to_png(labels, path)
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)], ids=["grey", "RGB"])
+def test_a_png_holds_the_pixels_whatever_its_name(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    write_png(tmp_path / "new" / "picture.jpg", pixels)
+    with Image.open(tmp_path / "new" / "picture.jpg") as image:
+        assert image.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(image), pixels)

@@ -120,7 +120,7 @@ def segment(
     from linocut.data.files import write_atomic
     from linocut.data.images import open_image
     from linocut.data.overlay import overlay as draw
-    from linocut.engine.batch import write_png
+    from linocut.data.overlay import write_png
 
     pixels = open_image(image, page=page)
     _check_inside(pixels.shape[1], pixels.shape[0], points + off, box)

@@ -205,9 +205,21 @@ def label_map_to_png(label_map: NDArray[Any], path: str | os.PathLike[str]) -> N
     highest = int(values.max())
     if highest > np.iinfo(np.uint16).max:
         raise ValueError(f"a PNG holds labels up to 65535, got {highest}; save numpy.save(path, label_map) instead")
-    image = Image.fromarray(values.astype(np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16))
+    write_png(path, values.astype(np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16))
+
+
+def write_png(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
+    """Write a PNG, whole or not at all, whatever the name ends in; missing folders are made.
+
+    Args:
+        path: the file to write.
+        pixels: (H, W) uint8 or uint16 grey, or (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _check_image(image: NDArray[Any]) -> None:

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from linocut.data.boxes import bounding_box
+
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -44,14 +46,14 @@ def paste(
         image: (H, W, 3) uint8, not changed.
         masks: the objects of the image, each (H, W) bool.
         donor: the other image.
-        mask: the object in it, as large as the donor.
+        mask: (H, W) bool, the object in it, as large as the donor and not empty.
         rng: decides scale, place and side.
 
     Returns:
         The new image and masks, the pasted one last.
     """
-    ys, xs = np.nonzero(mask)
-    box = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
+    x0, y0, x1, y1 = bounding_box(mask)
+    box = slice(y0, y1), slice(x0, x1)
     patch, shape = donor[box], mask[box].astype(np.float32)
     factor = rng.uniform(0.25, 0.9) * min(image.shape[:2]) / max(shape.shape)
     size = max(1, round(shape.shape[1] * factor)), max(1, round(shape.shape[0] * factor))

@@ -25,12 +25,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from linocut.data.coco import DEFAULT_LABEL, CocoImage, coco_document, merge_coco, write_coco
-from linocut.data.files import atomic_path
 from linocut.data.images import open_image
-from linocut.data.overlay import draw_labels, label_map_to_png
+from linocut.data.overlay import draw_labels, label_map_to_png, write_png
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 QUALITIES = ("predicted_iou", "stability_score", "point_coords")
@@ -143,17 +141,6 @@ def run_batch(
     good = [job for job in (*plan.done, *plan.todo) if job.source not in failed]
     merge_coco([job.record for job in sorted(good, key=lambda job: job.file_name)], plan.out / "annotations.json")
     return tuple(failures)
-
-
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a PNG whole or not at all, whatever the suffix; missing folders are made.
-
-    Args:
-        path: where to.
-        pixels: (H, W) grey or (H, W, 3) RGB, uint8.
-    """
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:

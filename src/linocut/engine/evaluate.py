@@ -22,6 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from linocut.data.boxes import bounding_box
 from linocut.data.packs import ObjectMask, Pack, PackImage, read_pack
 from linocut.engine.clicks import next_click
 from linocut.engine.evaluation import MIN_AREA, Evaluation, markdown_table, plot_iou_by_click
@@ -217,7 +218,7 @@ def _run_object(model: InteractiveModel, embedding: Any, item: ObjectMask, max_c
         prediction = model.decode(embedding, [prompt])[0].array
         seconds.append(time.process_time() - start)
         ious.append(iou(prediction, item.mask, ignore=item.ignore))
-    boxed = model.decode(embedding, [Prompt(box=_tight_box(item.mask))])[0].array
+    boxed = model.decode(embedding, [Prompt(box=bounding_box(item.mask))])[0].array
     return _ObjectRun(ious, seconds, iou(boxed, item.mask, ignore=item.ignore))
 
 
@@ -233,9 +234,3 @@ def _place_click(
     if place is None or not clicked[place[1], place[0]]:
         return place
     return next_click(prediction, item.mask, clicked if item.ignore is None else clicked | item.ignore)
-
-
-def _tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The smallest box (x0, y0, x1, y1) in pixels, edges included, that holds a mask that is not empty."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -12,12 +12,15 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from linocut.data.boxes import bounding_box
 from linocut.data.polygons import mask_to_polygons
 from linocut.data.rle import encode_rle
 from linocut.vision.windows import Window
 
 Crop = tuple[NDArray[np.bool_], int, int]
 """Pixels (h, w) of the smallest rectangle that holds a mask, and its left and top in the image."""
+
+_NOTHING: Crop = (np.zeros((0, 0), dtype=bool), 0, 0)
 
 
 class Mask:
@@ -155,14 +158,15 @@ def rasterize(logits: Float[NDArray[np.floating[Any]], "n n"], window: Window, s
     Returns:
         The mask's smallest rectangle (h, w) bool, and its left and top in the image.
     """
-    found = _span(logits > 0)
-    if found is None:
-        return tighten(np.zeros((0, 0), dtype=bool), 0, 0)
+    inside = logits > 0
+    if not inside.any():
+        return _NOTHING
+    x0, y0, x1, y1 = bounding_box(inside)
     cells = logits.shape[0]
     # two cells of margin: the interpolation at the mask's edge must see its neighbours; even, for windows finer than
     # pixels, whose cells are averaged in pairs
-    r0, c0 = (max(first - 2, 0) & ~1 for first in (found[0], found[2]))
-    r1, c1 = (min((last + 4) & ~1, cells) for last in (found[1], found[3]))
+    r0, c0 = (max(first - 2, 0) & ~1 for first in (y0, x0))
+    r1, c1 = (min((end + 3) & ~1, cells) for end in (y1, x1))
     part = np.ascontiguousarray(logits[r0:r1, c0:c1], dtype=np.float32)
     cell = window.side / cells
     shape = round(part.shape[1] * cell), round(part.shape[0] * cell)
@@ -175,11 +179,10 @@ def rasterize(logits: Float[NDArray[np.floating[Any]], "n n"], window: Window, s
 
 def tighten(pixels: NDArray[np.bool_], x: int, y: int) -> Crop:
     """Pixels at (x, y) cut down to their smallest rectangle; (0, 0) pixels at (0, 0) if there are none."""
-    span = _span(pixels)
-    if span is None:
-        return np.zeros((0, 0), dtype=bool), 0, 0
-    top, bottom, left, right = span
-    return np.ascontiguousarray(pixels[top : bottom + 1, left : right + 1]), x + left, y + top
+    if not pixels.any():
+        return _NOTHING
+    x0, y0, x1, y1 = bounding_box(pixels)
+    return np.ascontiguousarray(pixels[y0:y1, x0:x1]), x + x0, y + y0
 
 
 def clean(mask: Mask, min_area: int) -> Mask:
@@ -202,11 +205,3 @@ def _regions(pixels: NDArray[np.bool_]) -> tuple[NDArray[np.int32], dict[int, in
     """8-connected regions: their labels, from 1, and the area of each."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
     return np.asarray(labels), {i: int(stats[i, cv2.CC_STAT_AREA]) for i in range(1, count)}
-
-
-def _span(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """First and last row and column with anything in them."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from linocut.data.boxes import bounding_box
 from linocut.data.images import open_image
 from linocut.vision.decoder import GRID, SLOTS
 from linocut.vision.encoder import Embedding, normalize
@@ -121,7 +122,7 @@ class Segmenter(nn.Module):
         asked: list[tuple[int, Window]] = []
         for index, prompt in enumerate(prompts):
             if prompt.mask is not None:
-                window = fit(_extent(prompt.mask), embedding.size)
+                window = fit(bounding_box(prompt.mask), embedding.size)
                 found.append(_Candidate(index, window, _given(prompt.mask, window), 1.0, single=True))
             elif prompt.box is not None:
                 asked.append((index, fit(prompt.box, embedding.size)))
@@ -188,12 +189,6 @@ def _best(masks: list[Mask], ambiguous: bool) -> Mask:
     best = max(masks, key=lambda m: m.score) if ambiguous else masks[0]
     ordered = sorted(masks, key=lambda m: np.count_nonzero(m.logits > 0) * (m.window.side / len(m.logits)) ** 2)
     return best.with_candidates(ordered)
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """The bounding box of a given mask that is not empty: x0, y0, x1, y1, edges included."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
