@@ -32,8 +32,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: if the folder cannot be made or written to.
 
     Example:
-        >>> with atomic_path("mask.png") as temporary:
-        ...     image.save(temporary)
+        >>> with atomic_path("notes.txt") as temporary:
+        ...     _ = temporary.write_text("all of it")
+        >>> Path("notes.txt").read_text()
+        'all of it'
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():

@@ -75,9 +75,11 @@ class SamPredictor:
 
     Example:
         >>> from linocut import SamPredictor
-        >>> predictor = SamPredictor()  # doctest: +SKIP
-        >>> predictor.set_image(image)  # doctest: +SKIP
-        >>> masks, scores, logits = predictor.predict(np.array([[320, 240]]), np.array([1]))  # doctest: +SKIP
+        >>> predictor = SamPredictor()
+        >>> predictor.set_image(np.zeros((96, 128, 3), np.uint8))
+        >>> masks, scores, logits = predictor.predict(np.array([[56, 48]]), np.array([1]))
+        >>> masks.shape, scores.shape, logits.shape
+        ((3, 96, 128), (3,), (3, 256, 256))
     """
 
     def __init__(self, model: Segmenter | None = None) -> None:
@@ -264,6 +266,13 @@ class SamAutomaticMaskGenerator:
     Raises:
         TypeError: for an option that does not exist.
         ValueError: for a value out of range.
+
+    Example:
+        >>> import linocut
+        >>> generator = linocut.SamAutomaticMaskGenerator(linocut.load(), points_per_side=2, pred_iou_thresh=0.0)
+        >>> records = generator.generate(np.zeros((96, 128, 3), np.uint8))
+        >>> all(record["segmentation"].shape == (96, 128) for record in records)
+        True
     """
 
     def __init__(self, model: Segmenter, points_per_side: int | None = 32, **options: Any) -> None:

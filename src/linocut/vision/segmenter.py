@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 3
 _SAME = 0.85
+_VARIABLE = "LINOCUT_DTYPE"
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -46,11 +47,20 @@ class Segmenter(nn.Module):
     """Segment anything in an image of any size.
 
     Args:
-        net: encoder and decoder.
-        dtype: of the computation; ``auto`` takes bfloat16 where the processor multiplies matrices of it, else float32.
+        net: encoder and decoder; converted to ``dtype`` in place.
+        dtype: of the computation; ``auto`` takes what the environment variable ``LINOCUT_DTYPE`` says, else bfloat16
+            where the processor multiplies matrices of it, else float32.
 
     Raises:
         ValueError: for an unknown dtype.
+
+    Example:
+        >>> import linocut
+        >>> model = linocut.load()
+        >>> embedding = model.encode(np.zeros((96, 128, 3), np.uint8))
+        >>> prompts = [Prompt.of(points=[(56.5, 48.5)]), Prompt.of(box=(32, 24, 80, 72))]
+        >>> [mask.array.shape for mask in model.decode(embedding, prompts)]
+        [(96, 128), (96, 128)]
     """
 
     def __init__(self, net: SegmenterNet, *, dtype: Dtype = "auto") -> None:
@@ -146,14 +156,37 @@ class Segmenter(nn.Module):
             ]
         return found
 
-    def open(self, source: Any) -> Session:
-        """Open an image for clicking: a path, array or PIL image; see :func:`linocut.open_image`."""
+    def open(self, source: object) -> Session:
+        """Open an image for clicking; it is encoded here.
+
+        Args:
+            source: a path, array or PIL image; anything :func:`linocut.open_image` takes.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ImageError: if it is no image, or one that cannot be read.
+            TypeError: if it is nothing of the kind.
+        """
         from linocut.vision.session import Session
 
         return Session(self, open_image(source))
 
-    def everything(self, image: Any, **options: Any) -> Everything:
-        """Every object of an image; ``options`` are those of :class:`linocut.vision.options.EverythingOptions`."""
+    def everything(self, image: object, **options: Any) -> Everything:
+        """Every object of an image.
+
+        Args:
+            image: a path, array or PIL image; anything :func:`linocut.open_image` takes.
+            **options: the fields of :class:`linocut.vision.options.EverythingOptions`.
+
+        Returns:
+            The masks, largest first; as one label map in ``label_map``, as Segment Anything's dicts in ``records()``.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ImageError: if it is no image, or one that cannot be read.
+            TypeError: for an option that does not exist, or if ``image`` is nothing of the kind.
+            ValueError: for an option out of range.
+        """
         from linocut.vision.everything import segment_everything
         from linocut.vision.options import EverythingOptions
 
@@ -203,13 +236,20 @@ def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
 
 
 def _resolve(dtype: str) -> torch.dtype:
-    """The dtype to compute in."""
-    if dtype == "auto":
-        dtype = os.environ.get("LINOCUT_DTYPE", "bfloat16" if _fast_bfloat16() else "float32")
+    """The dtype to compute in.
+
+    Raises:
+        ValueError: for an unknown one.
+    """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in known:
-        raise ValueError(f"dtype must be auto, float32 or bfloat16, got {dtype!r}")
-    return known[dtype]
+    if dtype != "auto":
+        if dtype not in known:
+            raise ValueError(f"dtype must be auto, float32 or bfloat16, got {dtype!r}")
+        return known[dtype]
+    wanted = os.environ.get(_VARIABLE, "bfloat16" if _fast_bfloat16() else "float32")
+    if wanted not in known:
+        raise ValueError(f"{_VARIABLE} must be float32 or bfloat16, got {wanted!r}")
+    return known[wanted]
 
 
 def _fast_bfloat16() -> bool:

@@ -23,7 +23,16 @@ _FORMAT = "linocut-segmenter-1"
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], config: EncoderConfig) -> None:
-    """Write weights as fp16, atomically."""
+    """Write weights as fp16, whole or not at all.
+
+    Args:
+        path: the file to write; missing folders are made.
+        weights: the state of a :class:`SegmenterNet`, by name.
+        config: what that network was built with; it goes into the header.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     half = {name: value.detach().to(torch.float16).contiguous() for name, value in weights.items()}
     header = {"format": _FORMAT, "config": json.dumps(asdict(config))}
     # not safetensors' save_file: its files can be read by nobody else
@@ -60,18 +69,23 @@ def load(weights: str | Path | None = None, *, dtype: Dtype = "auto") -> Segment
     """Load a segmenter, ready to use.
 
     Args:
-        weights: a file of weights; None takes those that ship with Linocut.
-        dtype: ``auto``, ``float32`` or ``bfloat16``; ``auto`` takes bfloat16 where the processor is fast at it.
+        weights: a file of weights; None takes those that ship with Linocut. They say which mixer the network has.
+        dtype: ``auto``, ``float32`` or ``bfloat16``; ``auto`` takes bfloat16 where the processor is fast at it, unless
+            the environment variable ``LINOCUT_DTYPE`` says which.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it does not hold Linocut weights.
+        ValueError: if it does not hold Linocut weights, or for an unknown dtype.
 
     Example:
         >>> import linocut
-        >>> model = linocut.load()
-        >>> session = model.open("photo.jpg")  # doctest: +SKIP
-        >>> mask = session.click(320, 240)  # doctest: +SKIP
+        >>> import numpy as np
+        >>> image = np.zeros((96, 128, 3), np.uint8)  # or a path: "photo.jpg"
+        >>> image[24:72, 32:80] = (200, 80, 40)
+        >>> session = linocut.load().open(image)
+        >>> mask = session.click(56, 48)
+        >>> mask.array.shape
+        (96, 128)
     """
     return Segmenter(load_net(bundled_path() if weights is None else weights), dtype=dtype)
 
