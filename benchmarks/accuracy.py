@@ -17,7 +17,8 @@ import torch
 from benchmarks import ours
 from benchmarks.common import arguments, command
 from benchmarks.report import Goal, Report, machine, write
-from linocut.engine.evaluate import Evaluation, evaluate, markdown_table, plot_iou_by_click
+from linocut.engine.evaluate import evaluate
+from linocut.engine.evaluation import Evaluation, markdown_table, plot_iou_by_click
 
 # Per pack: at most so many clicks to 0.85 and to 0.90, and at least this IoU after the first.
 GOALS = {"coco200": (5, 8, 0.50), "bsds500": (6, 9, 0.45), "dsb2018": (3, 5, 0.65), "horses": (3, 5, 0.65)}

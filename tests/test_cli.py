@@ -496,6 +496,8 @@ class TestEval:
         assert_refused(run("eval", pack, "--split", "val"), 2, "no split 'val'; it has test")
         assert_refused(run("eval", pack, "--max-clicks", "0"), 2, "--max-clicks")
         assert_refused(run("eval"), 2, "PACK_DIR")
+        assert_refused(run("eval", pack, "--json", tmp_path), 2, "--json", "is a folder; name a file in it")
+        assert_refused(run("eval", pack, "--plot", tmp_path / "curve.xyz"), 2, "--plot", "must end in one of")
         assert model.loads == [], "all that is wrong is found before the model is loaded"
 
 
@@ -543,6 +545,7 @@ class TestTrain:
         assert_refused(run("train", "--data", tmp_path / "none", "--out", "runs/a"), 2, "--data", "holds no pack")
         assert_refused(run("train", "--data", data), 2, "--out")
         assert_refused(run("train", "--data", data, "--out", "runs/a", "--steps", "0"), 2, "--steps")
+        assert_refused(run("train", "--data", data, "--out", "runs/a", "--average", "1"), 2, "average must be")
         assert asked == []
 
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from linocut.engine import evaluate as module
-from linocut.engine.evaluate import Evaluation, evaluate, markdown_table, plot_iou_by_click
+from linocut.engine.evaluate import evaluate
 from linocut.vision.prompts import Prompt
 
 SIZE = 96
@@ -297,6 +297,11 @@ class TestObjects:
         assert seen == [(done, 12) for done in range(13)]
 
 
+def test_what_was_not_measured_is_none(pack: Path) -> None:
+    result = evaluate(Model(truth), pack, max_clicks=3)
+    assert (result.iou3, result.iou5) == (1, None)
+
+
 class TestRefusals:
     def test_an_unknown_split(self, pack: Path) -> None:
         with pytest.raises(ValueError, match="no split 'val'; it has test"):
@@ -315,57 +320,3 @@ class TestRefusals:
     def test_a_mask_of_another_size(self, pack: Path) -> None:
         with pytest.raises(ValueError, match=r"got \(5, 5\) and \(96, 96\)"):
             evaluate(Model(lambda *_: np.zeros((5, 5), bool)), pack)
-
-
-class TestReports:
-    @pytest.fixture
-    def result(self, pack: Path) -> Evaluation:
-        return evaluate(Model(truth), pack)
-
-    def test_json_has_the_agreed_keys(self, result: Evaluation) -> None:
-        figures = json.loads(json.dumps(result.to_json()))
-        agreed = [
-            "noc80",
-            "noc85",
-            "noc90",
-            "fail90",
-            "iou1",
-            "iou3",
-            "iou5",
-            "iou_box",
-            "objects",
-            "seconds_encode",
-            "seconds_click",
-        ]
-        described = ["pack", "split", "max_clicks", "max_objects", "objects_too_small", "iou_by_click", "seed", "stuff"]
-        assert set(figures) == {*agreed, *described}
-        assert len(figures["iou_by_click"]) == figures["max_clicks"] == 20
-        assert figures["pack"] == "drawn"
-
-    def test_what_was_not_measured_is_null(self, pack: Path) -> None:
-        result = evaluate(Model(truth), pack, max_clicks=3)
-        assert (result.iou3, result.iou5) == (1, None)
-        assert "| – |" in markdown_table([result])
-
-    def test_markdown_has_a_row_for_each(self, result: Evaluation) -> None:
-        lines = markdown_table([result, result]).splitlines()
-        assert len({line.count("|") for line in lines[:4]}) == 1
-        assert lines[2].startswith("| drawn | test | 12 | 1.00 | 1.00 | 1.00 | 0.0% | 1.000 |")
-        assert "at most 20 clicks, 0 objects under 256 pixels left out" in lines[5]
-
-    def test_the_plot_is_an_image(self, result: Evaluation, tmp_path: Path) -> None:
-        path = tmp_path / "curve.png"
-        plot_iou_by_click([result], path)
-        with Image.open(path) as drawn:
-            pixels = np.asarray(drawn.convert("L"))
-        assert pixels.std() > 0, "something is drawn"
-
-    def test_a_format_that_cannot_be_drawn_leaves_no_file(self, result: Evaluation, tmp_path: Path) -> None:
-        (tmp_path / "plots").mkdir()
-        with pytest.raises(ValueError, match="xyz"):
-            plot_iou_by_click([result], tmp_path / "plots" / "curve.xyz")
-        assert list((tmp_path / "plots").iterdir()) == []
-
-    def test_nothing_to_plot(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="at least one evaluation"):
-            plot_iou_by_click([], tmp_path / "curve.png")

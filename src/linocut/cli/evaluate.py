@@ -13,7 +13,7 @@ import typer
 from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress
 
 if TYPE_CHECKING:
-    from linocut.engine.evaluate import Evaluation
+    from linocut.engine.evaluation import Evaluation
 
 
 def evaluate(
@@ -55,8 +55,10 @@ def evaluate(
     """
     from linocut.engine.evaluate import evaluate as run
 
-    for folder in packs:  # before the model is loaded, and before hours on the packs in front of a wrong one
+    # before the model is loaded, and before hours go into figures that could not be written
+    for folder in packs:
         _require_pack(folder, split)
+    _require_outputs(json_path, markdown, plot)
     model = load_model(weights)
     done: list[Evaluation] = []
     with progress_bar("objects") as bar:
@@ -91,10 +93,28 @@ def _require_pack(folder: Path, split: str) -> None:
         raise typer.BadParameter(str(error), param_hint="PACK_DIR") from error
 
 
+def _require_outputs(json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
+    """Refuse names that no file can be written at, and plots that cannot be drawn.
+
+    Raises:
+        typer.BadParameter: wrong usage, exit code 2.
+    """
+    from linocut.engine.evaluation import check_plot
+
+    for path, hint in ((json_path, "--json"), (markdown, "--markdown"), (plot, "--plot")):
+        if path is not None and path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; name a file in it", param_hint=hint)
+    try:
+        if plot is not None:
+            check_plot(plot)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--plot") from error
+
+
 def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
     """Write the files that were asked for."""
     from linocut.data.files import write_atomic
-    from linocut.engine.evaluate import markdown_table, plot_iou_by_click
+    from linocut.engine.evaluation import markdown_table, plot_iou_by_click
 
     if json_path is not None:
         figures = [e.to_json() for e in done]

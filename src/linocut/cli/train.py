@@ -88,7 +88,10 @@ def _run(data: Path, out: Path, resume: bool, settings: dict[str, Any]) -> None:
         engine.find_packs(data)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from error
-    config = engine.TrainConfig(data=str(data), out=str(out), **settings)
+    try:
+        config = engine.TrainConfig(data=str(data), out=str(out), **settings)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     with progress_bar("steps") as bar:
         task = bar.add_task("training", total=config.steps)
 

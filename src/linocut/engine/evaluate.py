@@ -25,11 +25,9 @@ from numpy.typing import NDArray
 from linocut.data.boxes import bounding_box
 from linocut.data.packs import ObjectMask, Pack, PackImage, read_pack
 from linocut.engine.clicks import next_click
-from linocut.engine.evaluation import MIN_AREA, Evaluation, markdown_table, plot_iou_by_click
+from linocut.engine.evaluation import MIN_AREA, Evaluation
 from linocut.metrics.interaction import ClickCurve, ClickScores, iou
 from linocut.vision.prompts import Prompt
-
-__all__ = ["Evaluation", "evaluate", "markdown_table", "plot_iou_by_click"]
 
 REPORTED_CLICKS = (1, 3, 5)
 

@@ -108,18 +108,34 @@ def markdown_table(evaluations: Sequence[Evaluation]) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
+def check_plot(path: str | Path) -> None:
+    """See that a plot can be drawn into a file of this name, before hours go into what it shall show.
+
+    Raises:
+        ValueError: if Matplotlib is not installed or does not know the format.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        raise ValueError('plots are drawn by Matplotlib: install it with pip install "linocut[plots]"') from error
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if _format(path) not in known:
+        raise ValueError(f"a plot's name must end in one of {', '.join(sorted(known))}, got {str(path)!r}")
+
+
 def plot_iou_by_click(evaluations: Sequence[Evaluation], path: str | Path) -> None:
     """Draw mean IoU against clicks, one line an evaluation.
 
     Args:
         evaluations: at least one.
-        path: where to write; the suffix says the format (``.png``, ``.svg``, ``.pdf``).
+        path: where to write; the suffix says the format (``.png``, ``.svg``, ``.pdf``), PNG where there is none.
 
     Raises:
-        ValueError: if there is nothing to draw, or Matplotlib does not know the format.
+        ValueError: if there is nothing to draw, Matplotlib is not installed or does not know the format.
     """
     if not evaluations:
         raise ValueError("plot_iou_by_click needs at least one evaluation, got none")
+    check_plot(path)
     # Matplotlib takes most of a second to import; the figure is built without pyplot, so no global state is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -136,6 +152,10 @@ def plot_iou_by_click(evaluations: Sequence[Evaluation], path: str | Path) -> No
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", fontsize="small")
-    path = Path(path)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=150)
+        figure.savefig(temporary, format=_format(path), dpi=150)
+
+
+def _format(path: str | Path) -> str:
+    """The format a plot's name asks for."""
+    return Path(path).suffix.removeprefix(".").lower() or "png"
