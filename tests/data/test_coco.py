@@ -149,13 +149,17 @@ def test_a_broken_part_leaves_the_old_file(tmp_path: Path) -> None:
         ('{"images": [], "categories": []}', "no list annotations"),
         ('{"images": [], "categories": [], "annotations": {}}', "no list annotations"),
         (
-            '{"images": [], "categories": [{"id": 1}], "annotations": [{"image_id": 5, "category_id": 1}]}',
+            '{"images": [], "categories": [{"id": 1, "name": "a"}], "annotations": [{"image_id": 5, "category_id": 1}]}',
             r"annotations name image_id \[5\], which images does not have",
         ),
         (
             '{"images": [{"id": 5}], "categories": [], "annotations": [{"image_id": 5, "category_id": 1}]}',
             r"annotations name category_id \[1\], which categories does not have",
         ),
+        ('{"images": [{"file_name": "a.png"}], "categories": [], "annotations": []}', "one of images lacks id"),
+        ('{"images": [3], "categories": [], "annotations": []}', "one of images lacks id"),
+        ('{"images": [], "categories": [{"id": 1}], "annotations": []}', "one of categories lacks name"),
+        ('{"images": [], "categories": [], "annotations": [{}]}', "one of annotations lacks image_id, category_id"),
     ],
 )
 def test_what_is_not_a_coco_document(tmp_path: Path, content: str, message: str) -> None:

@@ -17,7 +17,8 @@ from linocut.data.files import atomic_path, write_atomic
 
 DEFAULT_LABEL = "object"
 
-_PARTS = ("images", "annotations", "categories")
+# The parts of a document, and what an entry of each must have.
+_KEYS = {"images": ("id",), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,16 @@ def read_coco(path: str | os.PathLike[str]) -> dict[str, Any]:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)!r} is not a JSON file: {error}") from error
-    missing = [part for part in _PARTS if not isinstance(document, dict) or not isinstance(document.get(part), list)]
+    missing = [part for part in _KEYS if not isinstance(document, dict) or not isinstance(document.get(part), list)]
     if missing:
         raise ValueError(f"{os.fspath(path)!r} is not a COCO document: it has no list {' and no list '.join(missing)}")
+    for part, keys in _KEYS.items():
+        for entry in document[part]:
+            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+            if lacking:
+                raise ValueError(
+                    f"{os.fspath(path)!r} is not a COCO document: one of {part} lacks {', '.join(lacking)}"
+                )
     for part, key in (("images", "image_id"), ("categories", "category_id")):
         known = {entry["id"] for entry in document[part]}
         lost = {annotation[key] for annotation in document["annotations"]} - known
