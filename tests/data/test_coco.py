@@ -149,7 +149,7 @@ def test_a_broken_part_leaves_the_old_file(tmp_path: Path) -> None:
         ('{"images": [], "categories": []}', "no list annotations"),
         ('{"images": [], "categories": [], "annotations": {}}', "no list annotations"),
         (
-            '{"images": [], "categories": [{"id": 1, "name": "a"}], "annotations": [{"image_id": 5, "category_id": 1}]}',
+            '{"images": [], "categories": [{"id": 1, "name": ""}], "annotations": [{"image_id": 5, "category_id": 1}]}',
             r"annotations name image_id \[5\], which images does not have",
         ),
         (
