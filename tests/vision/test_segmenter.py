@@ -160,6 +160,20 @@ def test_a_batch_is_its_prompts_one_by_one(model: Segmenter, coins: Image, coins
         assert iou(mask.array, alone.array) > 0.99
 
 
+def test_many_prompts_are_answered_in_order_and_in_batches(untrained: Segmenter) -> None:
+    points = [(float(x), float(y)) for x in range(20, 180, 40) for y in range(20, 240, 20)]
+    seen: list[int] = []
+    hook = untrained.net.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0].stride8)))
+    masks = untrained.decode(flat_embedding(240, 180), [Prompt((point,), (True,)) for point in points])
+    hook.remove()
+    assert len(masks) == len(points) == 44
+    # memory is bounded by the batch, not by the number of prompts
+    assert max(seen) <= 16 * MAX_WINDOWS
+    for (x, y), mask in zip(points, masks, strict=True):
+        assert mask.window.x <= x <= mask.window.x + mask.window.side
+        assert mask.window.y <= y <= mask.window.y + mask.window.side
+
+
 def test_nothing_asked_nothing_answered(model: Segmenter, coins_embedding: Embedding) -> None:
     assert model.decode(coins_embedding, []) == []
 

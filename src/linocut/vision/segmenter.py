@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from linocut.vision.session import Session
 
 CANDIDATES = 3
+_BATCH = 16
 _SAME = 0.85
 _VARIABLE = "LINOCUT_DTYPE"
 
@@ -93,6 +94,8 @@ class Segmenter(nn.Module):
     def decode(self, embedding: Embedding, prompts: Sequence[Prompt], *, candidates: int = CANDIDATES) -> list[Mask]:
         """Answer prompts, several objects at once; the cost of each does not depend on the image's size.
 
+        Many prompts are answered in batches, so that memory does not grow with their number.
+
         Args:
             embedding: of :meth:`encode`.
             prompts: one an object.
@@ -107,8 +110,11 @@ class Segmenter(nn.Module):
         if candidates < 1:
             raise ValueError(f"candidates must be >= 1, got {candidates}")
         checked = [prompt.check(embedding.size) for prompt in prompts]
-        if not checked:
-            return []
+        parts = [checked[start : start + _BATCH] for start in range(0, len(checked), _BATCH)]
+        return [mask for part in parts for mask in self._answer(embedding, part, candidates)]
+
+    def _answer(self, embedding: Embedding, checked: Sequence[Prompt], candidates: int) -> list[Mask]:
+        """One batch of prompts."""
         found = self._first(embedding, checked)
         chosen = [pick for index in range(len(checked)) for pick in _choose(found, index, candidates)]
         masks = torch.stack([torch.sigmoid(c.logits) for c in chosen])[:, None]
