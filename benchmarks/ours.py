@@ -10,7 +10,8 @@ import torch
 
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet
-from linocut.vision.segmenter import Dtype, Segmenter
+from linocut.vision.precision import Dtype
+from linocut.vision.segmenter import Segmenter
 from linocut.vision.weights import bundled_path, load
 
 

@@ -47,8 +47,9 @@ def test_every_setting_can_be_given(asked: list[Any], data: Path) -> None:
     given: dict[str, Any] = {
         field.name: {"int": 7, "float": 0.25}.get(str(field.type), "gru")
         for field in dataclasses.fields(engine.TrainConfig)
-        if field.name not in ("data", "out")
+        if field.name not in ("data", "out", "dtype")
     }
+    given["dtype"] = "float32"
     flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     ran = run("train", "--data", data, "--out", "runs/a", "--resume", *flags)
     assert ran.code == 0, ran.err
@@ -60,4 +61,5 @@ def test_wrong_usage(asked: list[Any], data: Path, tmp_path: Path) -> None:
     assert_refused(run("train", "--data", data), 2, "--out")
     assert_refused(run("train", "--data", data, "--out", "runs/a", "--steps", "0"), 2, "--steps")
     assert_refused(run("train", "--data", data, "--out", "runs/a", "--average", "1"), 2, "average must be")
+    assert_refused(run("train", "--data", data, "--out", "runs/a", "--dtype", "int8"), 2, "dtype must be")
     assert asked == []

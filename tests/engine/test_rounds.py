@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from linocut.engine import rounds
-from linocut.engine.rounds import Target, _truth, _with_click, first_prompt, first_window, run_step, see
+from linocut.engine.rounds import Target, _truth, _with_clicks, first_prompt, first_window, run_step, see
 from linocut.engine.samples import Crop
 from linocut.vision.decoder import Look
 from linocut.vision.encoder import EncoderConfig
@@ -152,7 +152,7 @@ def test_the_next_click_corrects_an_error_in_the_window() -> None:
         logits = np.full((256, 256), -1, np.float32)
         logits[:200, :240][found] = 1
         for seed in range(20):
-            clicked = _with_click(prompt, TARGET, logits, window, rng(seed))
+            clicked = _with_clicks(prompt, TARGET, logits, window, 1, rng(seed))
             assert len(clicked.points) == 2
             ((x, y), sign) = next(
                 (p, s) for p, s in zip(clicked.points, clicked.labels, strict=True) if p != prompt.points[0]
@@ -166,14 +166,28 @@ def test_without_an_error_there_is_no_next_click() -> None:
     prompt = Prompt(((100.5, 70.5),), (True,))
     logits = np.full((256, 256), -1, np.float32)
     logits[:200, :240][TARGET.mask] = 1
-    assert _with_click(prompt, TARGET, logits, Window(0, 0, 0), rng()) is prompt
+    assert _with_clicks(prompt, TARGET, logits, Window(0, 0, 0), 3, rng()) is prompt
     # errors in what is ignored, or past the image, are none
     wrong = np.full((256, 256), -1, np.float32)
     wrong[200:] = 1
     ignoring = replace(TARGET, ignore=np.ones(SIZE, bool))
-    assert _with_click(prompt, ignoring, wrong, Window(0, 0, 0), rng()) is prompt
+    assert _with_clicks(prompt, ignoring, wrong, Window(0, 0, 0), 3, rng()) is prompt
     wrong[:200, :240][TARGET.mask] = 1
-    assert _with_click(prompt, TARGET, wrong, Window(0, 0, 0), rng()) is prompt
+    assert _with_clicks(prompt, TARGET, wrong, Window(0, 0, 0), 3, rng()) is prompt
+
+
+def test_several_clicks_of_a_round_do_not_crowd() -> None:
+    prompt, window = Prompt(((100.5, 70.5),), (True,)), Window(0, 0, 0)
+    logits = np.full((256, 256), -1, np.float32)
+    for seed in range(20):
+        clicked = _with_clicks(prompt, TARGET, logits, window, 3, rng(seed))
+        new = [p for p in clicked.points if p != prompt.points[0]]
+        assert len(new) == 3
+        apart = [max(abs(a[0] - b[0]), abs(a[1] - b[1])) for a, b in combinations(new, 2)]
+        assert min(apart) > rounds._REACH
+    small = replace(TARGET, mask=rectangle(90, 60, 110, 80))
+    # one click mends all of a small object
+    assert len(_with_clicks(prompt, small, logits, window, 3, rng()).points) == 2
 
 
 # -- the step ----------------------------------------------------------------------------------------------------------
@@ -203,23 +217,29 @@ def test_a_step_is_decided_by_its_generator(net: SegmenterNet) -> None:
 @pytest.mark.parametrize("count", [1, 4])
 def test_only_the_last_round_learns(net: SegmenterNet, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(rounds, "_ROUNDS", tuple(float(i == count - 1) for i in range(4)))
+    monkeypatch.setattr(rounds, "_CLICKS", (1.0,))
     learning, clicks, remembered = [], [], []
-    original = rounds._round
 
-    def spy(
-        net: SegmenterNet,
-        octaves: object,
-        prompts: list[Prompt],
-        targets: list[Target],
-        generator: np.random.Generator,
-        before: FineLook | None,
-    ) -> object:
-        learning.append(torch.is_grad_enabled())
-        clicks.append(sum(len(prompt.points) for prompt in prompts))
-        remembered.append(before is not None)
-        return original(net, octaves, prompts, targets, generator, before)
+    def spy(name: str) -> None:
+        original = getattr(rounds, name)
 
-    monkeypatch.setattr(rounds, "_round", spy)
+        def wrapped(
+            net: SegmenterNet,
+            octaves: object,
+            prompts: list[Prompt],
+            targets: list[Target],
+            generator: np.random.Generator,
+            before: FineLook | None,
+        ) -> object:
+            learning.append(torch.is_grad_enabled())
+            clicks.append(sum(len(prompt.points) for prompt in prompts))
+            remembered.append(before is not None)
+            return original(net, octaves, prompts, targets, generator, before)
+
+        monkeypatch.setattr(rounds, name, wrapped)
+
+    spy("_explore")
+    spy("_learn")
     run_step(net, crops(), rng())
     assert learning == [False] * (count - 1) + [True]
     assert remembered == [False] + [True] * (count - 1)
@@ -264,13 +284,14 @@ def test_labels_of_ignored_pixels_do_not_matter(net: SegmenterNet) -> None:
     assert loss(rectangle(0, 53, 30, 59, (60, 64))) == loss(np.zeros((60, 64), bool))
 
 
-def test_learning_on_one_batch_lowers_the_loss() -> None:
+def test_learning_on_one_batch_lowers_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_ROUNDS", (1.0,))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = SegmenterNet(EncoderConfig(channels16=32, channels8=24, channels4=16, blocks16=1))
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     losses = []
-    for _ in range(12):
+    for _ in range(40):
         optimizer.zero_grad()
         result = run_step(net, crops(), rng(3))
         result.loss.backward()

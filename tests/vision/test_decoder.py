@@ -13,10 +13,11 @@ from linocut.vision.decoder import (
     FINE,
     GRID,
     SLOTS,
-    ClickSimilarity,
     MaskDecoder,
+    PromptAttention,
     WindowPrompt,
     areas,
+    click_discs,
     discs,
     prompt_maps,
 )
@@ -142,29 +143,73 @@ def test_prompt_maps_hold_clicks_box_mask_image_and_zoom() -> None:
     assert (maps[0, 5] == 1).all()
 
 
+def plain_attention(
+    module: PromptAttention, tokens: Tensor, evidence: Tensor, kinds: list[int], distance: Tensor
+) -> Tensor:
+    """The formula of the docstring for one window, head by head: tokens (l, c), evidence (p, c), distance (l, p)."""
+    normed = module.norm(tokens)
+    width = tokens.shape[1] // module.heads
+    key, value = module.key_value(evidence + module.kind[kinds]).chunk(2, dim=-1)
+    query = module.query(normed)
+    parts = []
+    for head in range(module.heads):
+        own = slice(head * width, (head + 1) * width)
+        scores = query[:, own] @ key[:, own].T / math.sqrt(width)
+        scores = scores - torch.nn.functional.softplus(module.slope[head]) * distance
+        shares = torch.cat([scores, module.none[head].expand(len(tokens), 1)], dim=1).softmax(1)[:, :-1]
+        parts.append(shares @ value[:, own])
+    return tokens + module.out(torch.cat(parts, dim=1))
+
+
 @torch.no_grad()
-def test_similarity_without_evidence_only_adds_a_constant() -> None:
+def test_prompt_attention_is_its_formula() -> None:
     torch.manual_seed(0)
-    module, x = ClickSimilarity(16), torch.randn(1, 16, 8, 8)
-    added = module(x, torch.zeros(1, 3, 8, 8)) - x
+    module, side = PromptAttention(16), 8
+    module.none.uniform_(-1, 1)
+    x, area = torch.randn(1, 16, side, side), torch.rand(1, 1, side, side)
+    clicks = prompt([[(0.3, 0.7), (0.9, 0.2)]], [[1, 0]])
+    tokens = x[0].flatten(1).T
+    weights = torch.cat([click_discs(clicks.points, side)[0], area[0]]).flatten(1)
+    evidence = weights @ module.norm(tokens) / weights.sum(1, keepdim=True)
+    centers = torch.tensor([((i % side + 0.5) / side, (i // side + 0.5) / side) for i in range(side**2)])
+    distance = torch.cat([torch.cdist(centers, clicks.points[0]), torch.zeros(side**2, 1)], dim=1)
+    expected = plain_attention(module, tokens, evidence, [1, 0, 2], distance)
+    torch.testing.assert_close(module(x, clicks, area)[0].flatten(1).T, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_prompt_attention_without_evidence_only_adds_a_constant() -> None:
+    torch.manual_seed(0)
+    module, x = PromptAttention(16), torch.randn(1, 16, 8, 8)
+    added = module(x, prompt([[(-9.0, -9.0)]], [[1]]), torch.zeros(1, 1, 8, 8)) - x
     torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_similarity_reaches_the_whole_window() -> None:
+def test_prompt_attention_reaches_the_whole_window() -> None:
     torch.manual_seed(0)
-    module, x = ClickSimilarity(16), torch.randn(1, 16, 8, 8)
-    weights = torch.zeros(1, 3, 8, 8)
-    weights[0, 0, 1, 1] = 1
-    assert (module(x, weights) != module(x, torch.zeros(1, 3, 8, 8))).any(dim=1).all()
-    # what lies under the click decides, not how strongly it was clicked
-    torch.testing.assert_close(module(x, weights * 0.5), module(x, weights), rtol=0, atol=1e-5)
+    module, x, nothing = PromptAttention(16), torch.randn(1, 16, 8, 8), torch.zeros(1, 1, 8, 8)
+    clicked, none = (module(x, prompt([[(0.2, 0.2)]], [[label]]), nothing) for label in (1, -1))
+    assert (clicked != none).any(dim=1).all()
+
+
+@torch.no_grad()
+def test_of_clicks_that_look_alike_the_nearest_decides() -> None:
+    torch.manual_seed(0)
+    module = PromptAttention(16)
+    module.slope.fill_(50.0)
+    x, nothing = torch.ones(1, 16, 8, 8), torch.zeros(1, 1, 8, 8)
+    left, right = (0.2, 0.5), (0.8, 0.5)
+    both = module(x, prompt([[left, right]], [[1, 0]]), nothing)
+    one, other = (module(x, prompt([[p]], [[s]]), nothing) for p, s in ((left, 1), (right, 0)))
+    torch.testing.assert_close(both[..., :3], one[..., :3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both[..., 5:], other[..., 5:], rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_a_look_has_the_shapes_it_says(decoder: MaskDecoder) -> None:
     windows = features(3)
-    look = decoder(windows, THREE)
+    look = decoder(windows, THREE, sharp=True)
     assert look.logits.shape == (3, SLOTS, GRID, GRID)
     assert look.iou.shape == (3, SLOTS)
     assert ((look.iou > 0) & (look.iou < 1)).all()
@@ -174,11 +219,11 @@ def test_a_look_has_the_shapes_it_says(decoder: MaskDecoder) -> None:
 @torch.no_grad()
 def test_a_batch_is_its_members_one_by_one(decoder: MaskDecoder) -> None:
     windows = features(3)
-    look = decoder(windows, THREE)
+    look = decoder(windows, THREE, sharp=True)
     fine = decoder.refine(windows, THREE, look)
     for index in range(3):
         one_window, one_prompt = rows(windows, [index]), rows(THREE, [index])
-        one = decoder(one_window, one_prompt)
+        one = decoder(one_window, one_prompt, sharp=True)
         torch.testing.assert_close(one.logits[0], look.logits[index], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(one.iou[0], look.iou[index], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(decoder.refine(one_window, one_prompt, one)[0], fine[index], rtol=1e-4, atol=1e-4)
@@ -189,18 +234,18 @@ def test_the_order_of_the_points_means_nothing(decoder: MaskDecoder) -> None:
     points, labels = [(0.5, 0.25), (0.1, 0.9), (0.6, 0.6), (0.52, 0.25)], [1, 0, 1, 0]
     order = [2, 0, 3, 1]
     windows = features(1)
-    one = decoder(windows, prompt([points], [labels]))
-    other = decoder(windows, prompt([[points[i] for i in order]], [[labels[i] for i in order]]))
-    assert torch.equal(one.logits, other.logits)
-    assert torch.equal(one.iou, other.iou)
+    one = decoder(windows, prompt([points], [labels]), sharp=True)
+    other = decoder(windows, prompt([[points[i] for i in order]], [[labels[i] for i in order]]), sharp=True)
+    torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.iou, other.iou, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
 def test_padding_points_change_nothing(decoder: MaskDecoder) -> None:
     windows = features(1)
-    one = decoder(windows, prompt([[(0.5, 0.25)]], [[1]]))
-    padded = decoder(windows, prompt([[(0.5, 0.25), (-9.0, -9.0), (0.3, 0.3)]], [[1, -1, -1]]))
-    assert torch.equal(one.logits, padded.logits)
+    one = decoder(windows, prompt([[(0.5, 0.25)]], [[1]]), sharp=True)
+    padded = decoder(windows, prompt([[(0.5, 0.25), (-9.0, -9.0), (0.3, 0.3)]], [[1, -1, -1]]), sharp=True)
+    torch.testing.assert_close(one.logits, padded.logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("what", ["point", "sign", "box", "mask"])
@@ -214,14 +259,14 @@ def test_every_kind_of_prompt_is_heard(decoder: MaskDecoder, what: str) -> None:
         "box": prompt([[(0.5, 0.25)]], [[1]], boxes=[(0.2, 0.2, 0.7, 0.7)]),
         "mask": prompt([[(0.5, 0.25)]], [[1]], mask=torch.ones(1, 1, GRID, GRID)),
     }[what]
-    assert (decoder(windows, base).logits != decoder(windows, other).logits).any()
+    assert (decoder(windows, base, sharp=True).logits != decoder(windows, other, sharp=True).logits).any()
 
 
 @torch.no_grad()
 def test_the_fine_step_adds_to_the_coarse_mask(decoder: MaskDecoder) -> None:
     windows = features(2)
     given = rows(THREE, [0, 1])
-    look = decoder(windows, given)
+    look = decoder(windows, given, sharp=True)
     correction = decoder.fine.out
     weight, bias = correction.weight.clone(), correction.bias.clone()
     torch.nn.init.zeros_(correction.weight)
@@ -236,7 +281,7 @@ def test_the_fine_step_adds_to_the_coarse_mask(decoder: MaskDecoder) -> None:
 
 def test_predicted_iou_does_not_move_the_masks(decoder: MaskDecoder) -> None:
     decoder.zero_grad(set_to_none=True)
-    decoder(features(1), prompt([[(0.5, 0.25)]], [[1]])).iou.sum().backward()
+    decoder(features(1), prompt([[(0.5, 0.25)]], [[1]]), sharp=False).iou.sum().backward()
     assert decoder.masks.weight.grad is None
     assert decoder.quality[0].weight.grad is not None
     decoder.zero_grad(set_to_none=True)
@@ -245,7 +290,7 @@ def test_predicted_iou_does_not_move_the_masks(decoder: MaskDecoder) -> None:
 def test_gradients_reach_every_weight(decoder: MaskDecoder) -> None:
     decoder.zero_grad(set_to_none=True)
     windows = features(3)
-    look = decoder(windows, THREE)
+    look = decoder(windows, THREE, sharp=True)
     loss = look.logits.square().mean() + look.iou.mean() + decoder.refine(windows, THREE, look).square().mean()
     loss.backward()
     missing = [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]

@@ -193,9 +193,32 @@ def test_three_candidates_from_the_smallest_to_the_largest(
     assert all(0 <= m.score <= 1 and 0 <= m.stability <= 1 for m in (mask, *mask.candidates))
 
 
-def test_an_ambiguous_click_takes_the_best_score(model: Segmenter, coins_embedding: Embedding) -> None:
+def test_alternatives_cost_nothing_until_they_are_asked_for(
+    model: Segmenter, coins_embedding: Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    original = model.net.second_look
+
+    def spy(octaves: Any, prompts: Any, masks: torch.Tensor, *rest: Any) -> Any:
+        looks.append(len(masks))
+        return original(octaves, prompts, masks, *rest)
+
+    monkeypatch.setattr(model.net, "second_look", spy)
     mask = model.decode(coins_embedding, [click(335, 43)])[0]
-    assert mask.score == max(candidate.score for candidate in mask.candidates)
+    assert looks == [1]
+    first = mask.candidates
+    assert looks == [1, CANDIDATES - 1]
+    assert mask.candidates is first
+    mask.with_candidates(()).drop_pixels()
+    assert looks == [1, CANDIDATES - 1]
+
+
+def test_the_first_look_that_promises_most_goes_on(model: Segmenter, coins_embedding: Embedding) -> None:
+    asked = click(335, 43)
+    with torch.inference_mode():
+        best = max(model._first(coins_embedding, [asked])[0], key=lambda c: c.iou)
+        expected = model._second(coins_embedding, [asked], [best])[0]
+    assert np.array_equal(model.decode(coins_embedding, [asked])[0].logits, expected.logits)
 
 
 def test_as_many_candidates_as_asked_for(model: Segmenter, coins_embedding: Embedding) -> None:
@@ -335,7 +358,7 @@ def test_a_given_mask_becomes_the_share_of_every_cell(window: Window) -> None:
 
 def test_a_part_that_fills_its_window_is_not_the_whole() -> None:
     def candidate(window: Window, logits: torch.Tensor) -> _Candidate:
-        return _Candidate(0, window, logits, 0.5, single=False)
+        return _Candidate(window, logits, 0.5, single=False)
 
     everywhere = torch.full((64, 64), 5.0)
     part, whole = candidate(Window(0, 256, 256), everywhere), candidate(Window(2, 0, 0), everywhere)

@@ -38,6 +38,9 @@ def train(
     imagenet: Annotated[
         str | None, _setting('ImageNet weights of the trunk; "" starts from random ones.', Run, "FILE")
     ] = None,
+    start: Annotated[
+        str | None, _setting("Linocut weights to go on from, in place of ImageNet's.", Run, "FILE")
+    ] = None,
     learning_rate: Annotated[float | None, _setting("Peak learning rate of the new layers.", Fine, least=0)] = None,
     trunk_rate: Annotated[float | None, _setting("The trunk learns so many times as fast.", Fine, least=0)] = None,
     frozen_steps: Annotated[int | None, _setting("First steps with the trunk left alone.", Fine, least=0)] = None,
@@ -45,6 +48,7 @@ def train(
     cooldown: Annotated[int | None, _setting("Last steps, over which the rate falls to 0.", Fine, least=0)] = None,
     weight_decay: Annotated[float | None, _setting("AdamW's.", Fine, least=0)] = None,
     average: Annotated[float | None, _setting("Decay of the average of the weights.", Fine, least=0)] = None,
+    dtype: Annotated[str | None, _setting("auto, float32 or bfloat16.", Fine, "NAME")] = None,
     save_every: Annotated[int | None, _setting("Steps between checkpoints.", Fine, least=1)] = None,
     val_every: Annotated[int | None, _setting("Steps between validations.", Fine, least=1)] = None,
     val_batches: Annotated[int | None, _setting("Batches a validation takes.", Fine, least=1)] = None,
@@ -66,6 +70,8 @@ def train(
         "mixer": mixer,
         "seed": seed,
         "imagenet": imagenet,
+        "start": start,
+        "dtype": dtype,
         "learning_rate": learning_rate,
         "trunk_rate": trunk_rate,
         "frozen_steps": frozen_steps,

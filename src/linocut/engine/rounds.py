@@ -15,15 +15,17 @@ from torch.nn import functional
 from linocut.engine.clicks import center, random_click
 from linocut.engine.losses import mask_loss, true_iou
 from linocut.engine.samples import Crop
-from linocut.vision.decoder import FINE, GRID, SLOTS
+from linocut.vision.decoder import FINE, GRID, SLOTS, Look
 from linocut.vision.encoder import Octave, normalize
 from linocut.vision.network import FineLook, SegmenterNet
 from linocut.vision.prompts import Prompt
 from linocut.vision.windows import Window, fit, level_for, plan
 
 Rng = np.random.Generator
-_ROUNDS = (0.34, 0.22, 0.16, 0.12, 0.08, 0.08)
+_ROUNDS = (0.30, 0.32, 0.22, 0.16)
+_CLICKS = (0.55, 0.25, 0.12, 0.08)
 _REMEMBER = 0.5
+_REACH = 16  # cells of the fine grid around a click that count as mended by it
 _BOXES, _BOX_AND_CLICK = 0.2, 0.08
 
 
@@ -128,66 +130,70 @@ def first_window(prompt: Prompt, target: Target, rng: Rng) -> Window:
 def run_step(net: SegmenterNet, crops: Sequence[Crop], rng: Rng) -> StepResult:
     """Simulate a few rounds of clicks on every object; the last round learns.
 
-    The earlier rounds run without gradient and only place the clicks (as in RITM). Half of the time the second look
-    goes on from the mask of the round before instead of the first look's: a mask close to the object, to be mended
-    where the new click says so.
+    The earlier rounds run without gradient and only place the clicks (as in RITM), one to four a round, so that few
+    rounds teach many clicks. From the second round on they go on from their own mask; the round that learns does so
+    half of the time, and else starts from its first look: a mask close to the object, to be mended where the new click
+    says so, and what a set of clicks means by itself.
     """
     targets = [Target(mask, crop.ignore, b) for b, crop in enumerate(crops) for mask in crop.objects]
     images = torch.from_numpy(np.stack([crop.image for crop in crops]))
     octaves = net.encoder(normalize(images))
     prompts = [first_prompt(target, rng) for target in targets]
-    rounds = 1 + int(rng.choice(len(_ROUNDS), p=_ROUNDS))
     before: FineLook | None = None
-    for _ in range(rounds - 1):
+    for _ in range(int(rng.choice(len(_ROUNDS), p=_ROUNDS))):
         with torch.no_grad():
-            result = _round(net, octaves, prompts, targets, rng, before)
-        before = result.fine
+            before = _explore(net, octaves, prompts, targets, rng, before)
         prompts = [
-            _with_click(prompt, target, logits, window, rng)
+            _with_clicks(prompt, target, logits, window, 1 + int(rng.choice(len(_CLICKS), p=_CLICKS)), rng)
             for prompt, target, logits, window in zip(
-                prompts, targets, result.fine.logits.float().numpy(), result.fine.windows, strict=True
+                prompts, targets, before.logits.float().numpy(), before.windows, strict=True
             )
         ]
-    result = _round(net, octaves, prompts, targets, rng, before)
-    return StepResult(result.loss, result.first_iou, result.second_iou)
+    return _learn(net, octaves, prompts, targets, rng, before)
 
 
-@dataclass(frozen=True)
-class _Round:
-    loss: Tensor
-    fine: FineLook
-    first_iou: float
-    second_iou: float
-
-
-def _round(
+def _explore(
     net: SegmenterNet,
     octaves: Sequence[Octave],
     prompts: Sequence[Prompt],
     targets: Sequence[Target],
     rng: Rng,
     before: FineLook | None,
-) -> _Round:
+) -> FineLook:
+    """Where the network stands with these prompts: the second look from the round before, or from a first look."""
+    batch, sizes = [t.batch for t in targets], [t.size for t in targets]
+    if before is not None:
+        return net.second_look(octaves, prompts, _coarse(before), before.windows, batch, sizes)
+    windows = [first_window(p, t, rng) for p, t in zip(prompts, targets, strict=True)]
+    look = net.first_look(octaves, prompts, windows, batch, sizes)
+    truth = _truth(targets, windows, GRID)
+    ious = torch.stack([_true_iou(truth, look.logits[:, s].float()) for s in range(SLOTS)], dim=1)
+    masks = _chosen(look, prompts, ious, rng)
+    return net.second_look(octaves, prompts, masks, windows, batch, sizes)
+
+
+def _learn(
+    net: SegmenterNet,
+    octaves: Sequence[Octave],
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    rng: Rng,
+    before: FineLook | None,
+) -> StepResult:
     """Both looks at every object, and their losses; ``before`` is the second look of the round before."""
     batch, sizes = [t.batch for t in targets], [t.size for t in targets]
     windows = [first_window(p, t, rng) for p, t in zip(prompts, targets, strict=True)]
     look = net.first_look(octaves, prompts, windows, batch, sizes)
     truth = _truth(targets, windows, GRID)
     logits = look.logits.float()
-    slots = [_flat(truth, mask_loss, logits[:, s]) for s in range(SLOTS)]
-    losses = torch.stack(slots, dim=1)
+    losses = torch.stack([_flat(truth, mask_loss, logits[:, s]) for s in range(SLOTS)], dim=1)
     with torch.no_grad():
-        ious = torch.stack(
-            [true_iou(logits[:, s], truth.target, truth.weight, truth.outside) for s in range(SLOTS)], dim=1
-        )
-    ambiguous = torch.tensor([p.ambiguous for p in prompts])
+        ious = torch.stack([_true_iou(truth, logits[:, s]) for s in range(SLOTS)], dim=1)
     best = losses[:, 1:].min(dim=1).values
-    first = torch.where(ambiguous, best, losses[:, 0] + 0.2 * best)
+    first = torch.where(_ambiguous(prompts), best, losses[:, 0] + 0.2 * best)
     quality = (look.iou - ious).square().mean(dim=1)
 
-    chosen = torch.where(ambiguous, _choose(ious, look.iou, rng), 0)
-    masks = torch.sigmoid(logits.detach()[torch.arange(len(targets)), chosen])[:, None]
-    masks, seen = _remember(masks, windows, before, rng)
+    masks, seen = _remember(_chosen(look, prompts, ious, rng), windows, before, rng)
     fine = net.second_look(octaves, prompts, masks, seen, batch, sizes)
     sharp = _truth(targets, fine.windows, FINE)
     rough = _truth(targets, fine.windows, GRID)
@@ -195,40 +201,74 @@ def _round(
         rough, mask_loss, fine.coarse.logits[:, 0].float()
     )
     with torch.no_grad():
-        final = true_iou(fine.logits.float(), sharp.target, sharp.weight, sharp.outside)
+        final = _true_iou(sharp, fine.logits.float())
     quality = quality + (fine.iou - final).square()
     loss = (first + second + 2.0 * quality).mean()
-    picked = ious[torch.arange(len(targets)), chosen]
-    return _Round(loss, fine, float(picked.mean()), float(final.mean()))
+    shown = torch.where(_ambiguous(prompts), ious[:, 1:].max(dim=1).values, ious[:, 0])
+    return StepResult(loss, float(shown.mean()), float(final.mean()))
+
+
+def _true_iou(truth: _Truth, logits: Tensor) -> Tensor:
+    return true_iou(logits, truth.target, truth.weight, truth.outside)
+
+
+def _ambiguous(prompts: Sequence[Prompt]) -> Tensor:
+    return torch.tensor([p.ambiguous for p in prompts])
 
 
 def _flat(truth: _Truth, loss: Callable[[Tensor, Tensor, Tensor], Tensor], logits: Tensor) -> Tensor:
     return loss(logits, truth.target, truth.weight)
 
 
-def _choose(ious: Tensor, predicted: Tensor, rng: Rng) -> Tensor:
-    """The slot that goes on to the second look: mostly the truly best, sometimes the one predicted to be."""
+def _chosen(look: Look, prompts: Sequence[Prompt], ious: Tensor, rng: Rng) -> Tensor:
+    """The first-look masks (N, 1, 64, 64) that go on to the second look.
+
+    Slot 0 of a clear prompt; of an ambiguous one mostly the truly best slot, sometimes the one predicted to be.
+    """
     trust = torch.from_numpy(rng.random(len(ious)) < 0.8)
-    return 1 + torch.where(trust, ious[:, 1:].argmax(dim=1), predicted.detach()[:, 1:].argmax(dim=1))
+    picked = 1 + torch.where(trust, ious[:, 1:].argmax(dim=1), look.iou.detach()[:, 1:].argmax(dim=1))
+    slots = torch.where(_ambiguous(prompts), picked, 0)
+    return torch.sigmoid(look.logits.detach().float()[torch.arange(len(slots)), slots])[:, None]
+
+
+def _coarse(fine: FineLook) -> Tensor:
+    """What a second look found, as probabilities (N, 1, 64, 64)."""
+    return functional.avg_pool2d(torch.sigmoid(fine.logits.float())[:, None], FINE // GRID)
 
 
 def _remember(masks: Tensor, windows: list[Window], before: FineLook | None, rng: Rng) -> tuple[Tensor, list[Window]]:
-    """Some of the masks (N, 1, 64, 64) replaced by what the round before found, averaged to the same grid."""
+    """Some of the masks (N, 1, 64, 64) replaced by what the round before found."""
     if before is None:
         return masks, windows
-    old = functional.avg_pool2d(torch.sigmoid(before.logits.float())[:, None], FINE // GRID)
     keep = rng.random(len(windows)) < _REMEMBER
-    mixed = torch.where(torch.from_numpy(keep)[:, None, None, None], old, masks)
+    mixed = torch.where(torch.from_numpy(keep)[:, None, None, None], _coarse(before), masks)
     return mixed, [b if k else w for b, w, k in zip(before.windows, windows, keep, strict=True)]
 
 
-def _with_click(prompt: Prompt, target: Target, logits: NDArray[np.float32], window: Window, rng: Rng) -> Prompt:
-    """The prompt with one more click in an error the window shows; unchanged where there is none."""
+def _with_clicks(
+    prompt: Prompt, target: Target, logits: NDArray[np.float32], window: Window, count: int, rng: Rng
+) -> Prompt:
+    """The prompt with up to ``count`` more clicks in errors the window shows; unchanged where there is none.
+
+    What lies around a click counts as mended before the next is placed, so that clicks do not crowd.
+    """
     known = see(np.ones(target.size, bool) if target.ignore is None else ~target.ignore, window, FINE) > 0.5
-    click = random_click((logits > 0) & known, (see(target.mask, window, FINE) > 0.5) & known, rng)
-    if click is None:
+    found, wanted = (logits > 0) & known, (see(target.mask, window, FINE) > 0.5) & known
+    cell, points, labels = window.side / FINE, list(prompt.points), list(prompt.labels)
+    for _ in range(count):
+        click = random_click(found, wanted, rng)
+        if click is None:
+            break
+        x, y, positive = click
+        points.append(
+            (
+                min(max(window.x + (x + 0.5) * cell, 0.0), float(target.size[1])),
+                min(max(window.y + (y + 0.5) * cell, 0.0), float(target.size[0])),
+            )
+        )
+        labels.append(positive)
+        mended = slice(max(y - _REACH, 0), y + _REACH + 1), slice(max(x - _REACH, 0), x + _REACH + 1)
+        found[mended] = wanted[mended]
+    if len(points) == len(prompt.points):
         return prompt
-    cell = window.side / FINE
-    x = min(max(window.x + (click[0] + 0.5) * cell, 0.0), float(target.size[1]))
-    y = min(max(window.y + (click[1] + 0.5) * cell, 0.0), float(target.size[0]))
-    return replace(prompt, points=(*prompt.points, (x, y)), labels=(*prompt.labels, click[2])).check(target.size)
+    return replace(prompt, points=tuple(points), labels=tuple(labels)).check(target.size)

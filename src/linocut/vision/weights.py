@@ -16,7 +16,8 @@ from torch import Tensor
 from linocut.data.files import write_atomic
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet
-from linocut.vision.segmenter import Dtype, Segmenter
+from linocut.vision.precision import Dtype
+from linocut.vision.segmenter import Segmenter
 
 BUNDLED = "linocut-base.safetensors"
 _FORMAT = "linocut-segmenter-1"
