@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from linocut.engine import rounds
-from linocut.engine.rounds import Target, _truth, _with_clicks, first_prompt, first_window, run_step, see
+from linocut.engine.rounds import Target, _truth, _with_clicks, edge_weight, first_prompt, first_window, run_step, see
 from linocut.engine.samples import Crop
 from linocut.vision.decoder import Look
 from linocut.vision.encoder import EncoderConfig
@@ -99,6 +99,17 @@ def test_truth_gives_no_weight_to_what_is_ignored_or_no_image() -> None:
     assert (weight[:50, 32:60] == 1).all()
     assert not weight[50:].any()
     assert not weight[:, 60:].any()
+
+
+def test_errors_near_an_edge_cost_more() -> None:
+    weight = edge_weight(TARGET.mask.astype(np.float32))
+    assert weight[70, 100] == weight[150, 200] == 1
+    across = weight[70, 50:72]
+    # halfway between the two pixels at the edge lies the most expensive point
+    assert across.argmax() in (9, 10)
+    assert across.max() == pytest.approx(1 + rounds._EDGE_GAIN, rel=0.05)
+    assert (np.diff(across[:10]) >= 0).all()
+    np.testing.assert_allclose(edge_weight(np.ones((20, 20), np.float32)), 1)
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------

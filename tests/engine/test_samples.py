@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from linocut.engine import samples
-from linocut.engine.samples import MIN_AREA, PACK_WEIGHTS, Crop, SampleSource
+from linocut.engine.samples import MIN_AREA, Crop, SampleSource
 
 PackWriter = Callable[..., Path]
 
 
-def source(*folders: Path, seed: int = 0, objects: int = 8, split: str = "train") -> SampleSource:
-    return SampleSource([str(folder) for folder in folders], split=split, seed=seed, objects_per_batch=objects)
+def source(
+    *folders: Path, seed: int = 0, objects: int = 8, split: str = "train", weights: dict[str, float] | None = None
+) -> SampleSource:
+    names = [str(folder) for folder in folders]
+    return SampleSource(names, split=split, seed=seed, objects_per_batch=objects, pack_weights=weights)
 
 
 def same(a: list[Crop], b: list[Crop]) -> bool:
@@ -92,15 +95,30 @@ def test_masks_lie_where_the_objects_are(write_pack: PackWriter, monkeypatch: py
 
 
 def test_packs_are_drawn_by_their_weights(write_pack: PackWriter) -> None:
-    often, seldom, unknown = write_pack("coco200", side=64), write_pack("whales", side=65), write_pack("mine", side=66)
-    drawn = source(often, seldom, unknown)
-    expected = np.array([PACK_WEIGHTS["coco200"], PACK_WEIGHTS["whales"], np.mean(list(PACK_WEIGHTS.values()))])
-    expected = expected / expected.sum()
+    packs = [write_pack("often", side=64), write_pack("seldom", side=65), write_pack("mine", side=66)]
+    drawn = source(*packs, weights={"often": 2.5, "seldom": 0.5})
+    expected = np.array([2.5, 0.5, 1.0]) / 4
     np.testing.assert_allclose(drawn.weights, expected)
     rng = np.random.default_rng(0)
     names = Counter(drawn._draw(drawn.names, drawn.weights, rng)[0] for _ in range(4000))
-    for name, share in zip(("coco200", "whales", "mine"), expected, strict=True):
+    for name, share in zip(("often", "seldom", "mine"), expected, strict=True):
         assert abs(names[name] / 4000 - share) < 4 * np.sqrt(share * (1 - share) / 4000)
+
+
+@pytest.mark.parametrize("weights", [{"mine": 0.0}, {"mine": -1.0}, {"mine": float("nan")}, {"yours": 1.0}])
+def test_weights_that_are_refused(write_pack: PackWriter, weights: dict[str, float]) -> None:
+    expected = "names yours; the packs are mine" if "yours" in weights else "must be finite and > 0"
+    with pytest.raises(ValueError, match=f"pack_weights {expected}"):
+        source(write_pack("mine"), weights=weights)
+
+
+def test_of_a_pasted_object_nothing_is_ignored(write_pack: PackWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = source(write_pack(ignore=(3,)))
+    everything = np.ones((96, 96), bool)
+    image, masks, ignore = drawn._paste(np.zeros((96, 96, 3), np.uint8), [], everything, np.random.default_rng(0))
+    assert ignore is not None
+    assert np.array_equal(ignore, ~masks[-1])
+    assert image[masks[-1]].any()
 
 
 def test_large_objects_do_not_crowd_out_small_ones(write_pack: PackWriter) -> None:

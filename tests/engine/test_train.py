@@ -156,10 +156,8 @@ def test_a_run_leaves_checkpoint_weights_and_log(config: TrainConfig) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["last.pt", "log.csv", "weights.safetensors"]
     final = state(config)
     assert final["step"] == 4
-    net = load_net(out / "weights.safetensors")
-    assert net.config == NARROW()
-    for name, value in net.state_dict().items():
-        assert torch.equal(value, final["average"][name].half().float())
+    assert final["best"] == max(progress.val_second_iou or 0 for progress in told)
+    assert load_net(out / "weights.safetensors").config == NARROW()
     with (out / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [2, 4]
@@ -169,6 +167,44 @@ def test_a_run_leaves_checkpoint_weights_and_log(config: TrainConfig) -> None:
             assert float(row[name]) == getattr(progress, name)
     assert [progress.val_loss is None for progress in told] == [True, False, True, False]
     assert all(progress.steps == 4 for progress in told)
+
+
+def holds(weights: Path, average: dict[str, torch.Tensor]) -> bool:
+    """Whether a file of weights is this average."""
+    written = load_net(weights).state_dict()
+    return all(torch.equal(value, average[name].half().float()) for name, value in written.items())
+
+
+def test_the_weights_are_those_that_did_best_on_val(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Val IoU rises at step 2, falls at 3 and rises to the same at 4: the second stays."""
+    told = dict(zip((1, 2, 3, 4), (0.5, 0.75, 0.25, 0.75), strict=True))
+    original = Trainer._validated
+    monkeypatch.setattr(
+        Trainer, "_validated", lambda self, p: replace(original(self, p), val_second_iou=told[self.step])
+    )
+    every = replace(config, val_every=1, save_every=1)
+    weights = Path(config.out) / "weights.safetensors"
+    run(every, stop_after=2)
+    second = state(every)
+    assert second["best"] == 0.75
+    assert holds(weights, second["average"])
+    run(every, resume=True)
+    assert holds(weights, second["average"])
+    assert not holds(weights, state(every)["average"])
+    assert state(every)["best"] == 0.75
+
+
+def test_before_the_first_validation_the_weights_are_the_latest(config: TrainConfig) -> None:
+    early = replace(config, val_every=4)
+    run(early, stop_after=2)
+    assert state(early)["best"] is None
+    assert holds(Path(config.out) / "weights.safetensors", state(early)["average"])
+
+
+def test_a_run_is_not_gone_on_with_to_an_earlier_step(config: TrainConfig) -> None:
+    run(config, stop_after=2)
+    with pytest.raises(ValueError, match=r"cannot resume to step 1: .*last.pt is of step 2 already"):
+        Trainer(replace(config, steps=1), resume=True)
 
 
 def test_others_may_read_the_weights(config: TrainConfig) -> None:
@@ -262,6 +298,8 @@ def test_gradients_are_clipped(config: TrainConfig, monkeypatch: pytest.MonkeyPa
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     config = TrainConfig(data="", out="", steps=10, warmup=2, cooldown=4, learning_rate=1.0)
     assert [rate(config, step) for step in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    short = replace(config, steps=3)
+    assert [rate(short, step) for step in range(3)] == [1, 1, 0.5]
     sudden = TrainConfig(data="", out="", steps=2, warmup=0, cooldown=0, learning_rate=1.0)
     assert [rate(sudden, step) for step in range(2)] == [1, 1]
 
@@ -374,6 +412,42 @@ def test_imagenet_weights_are_looked_for(config: TrainConfig, monkeypatch: pytes
 def test_settings_that_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(data="", out="", **setting)
+
+
+def test_a_run_may_start_from_linocut_weights(config: TrainConfig) -> None:
+    run(replace(config, steps=1))
+    start = Path(config.out) / "weights.safetensors"
+    fresh = Trainer(replace(config, out=config.out + "-fresh", start=str(start)))
+    given = load_net(start).state_dict()
+    assert parameters(fresh).keys() == fresh.average.keys() == given.keys()
+    for name, value in given.items():
+        assert torch.equal(fresh.net.state_dict()[name], value)
+        assert torch.equal(fresh.average[name], value)
+    assert fresh.step == 0
+
+
+def test_weights_of_another_network_are_no_start(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(replace(config, steps=1))
+    start = str(Path(config.out) / "weights.safetensors")
+    monkeypatch.setattr(train, "EncoderConfig", partial(NARROW, channels8=32))
+    with pytest.raises(
+        ValueError, match=r"weights.safetensors holds weights of .*channels8=24.* trains .*channels8=32"
+    ):
+        Trainer(replace(config, out=config.out + "-fresh", start=start))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_either_dtype_trains_and_goes_on_exactly(config: TrainConfig, dtype: str) -> None:
+    chosen = replace(config, dtype=dtype)
+    whole = replace(chosen, out=config.out + "-whole")
+    told = run(whole)
+    run(chosen, stop_after=2)
+    assert run(chosen, resume=True) == told[2:]
+    assert_same(state(chosen), state(whole))
+    assert all(value.dtype == torch.float32 for value in state(chosen)["net"].values())
+    other = replace(chosen, dtype="float32" if dtype == "bfloat16" else "bfloat16")
+    with pytest.raises(ValueError, match=f"dtype was torch.{dtype} and is torch.{other.dtype}"):
+        Trainer(other, resume=True)
 
 
 def test_an_unknown_mixer_is_refused(config: TrainConfig) -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from linocut.engine.clicks import center, random_click
+from linocut.data.boxes import bounding_box
+from linocut.engine.clicks import random_click
 from linocut.engine.losses import mask_loss, true_iou
 from linocut.engine.samples import Crop
 from linocut.vision.decoder import FINE, GRID, SLOTS, Look
@@ -22,9 +23,10 @@ from linocut.vision.prompts import Prompt
 from linocut.vision.windows import Window, fit, level_for, plan
 
 Rng = np.random.Generator
-_ROUNDS = (0.30, 0.32, 0.22, 0.16)
-_CLICKS = (0.55, 0.25, 0.12, 0.08)
-_REMEMBER = 0.5
+_ROUNDS = (0.28, 0.32, 0.24, 0.16)
+_CLICKS = (0.42, 0.22, 0.14, 0.10, 0.07, 0.05)
+_REMEMBER = 0.3
+_EDGE, _EDGE_GAIN = 9, 3.0  # cells across the edge that count for more in the finished mask, and how much more
 _REACH = 16  # cells of the fine grid around a click that count as mended by it
 _BOXES, _BOX_AND_CLICK = 0.2, 0.08
 
@@ -51,8 +53,8 @@ class Target:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 of the object, edges included."""
-        rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
-        return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+        x0, y0, x1, y1 = bounding_box(self.mask)
+        return float(x0), float(y0), float(x1), float(y1)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,21 @@ def _truth(targets: Sequence[Target], windows: Sequence[Window], side: int) -> _
     )
 
 
+def edge_weight(cover: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What an error in each cell of a mask (h, w) costs: 1, and up to :data:`_EDGE_GAIN` more towards the edge.
+
+    Past an IoU of 0.85 nearly all that is wrong lies within a few pixels of the edge.
+    """
+    mean = cv2.blur(cover, (_EDGE, _EDGE))
+    return np.asarray(1 + _EDGE_GAIN * 4 * mean * (1 - mean), np.float32)
+
+
 def first_prompt(target: Target, rng: Rng) -> Prompt:
-    """A random click inside the object, a loose box around it, or both."""
+    """A random click inside the object, a loose box around it, or both.
+
+    Raises:
+        ValueError: if the object has no pixels.
+    """
     draw = rng.random()
     box = None
     if draw < _BOXES:
@@ -111,7 +126,9 @@ def first_prompt(target: Target, rng: Rng) -> Prompt:
         box = (x0 + noise[0], y0 + noise[1], x1 + noise[2], y1 + noise[3])
     if box is not None and draw > _BOX_AND_CLICK:
         return Prompt(box=box).check(target.size)
-    click = random_click(np.zeros_like(target.mask), target.mask, rng) or (*center(target.mask), True)
+    click = random_click(np.zeros_like(target.mask), target.mask, rng)
+    if click is None:
+        raise ValueError("first_prompt needs an object with pixels, got an empty mask")
     return Prompt(points=((click[0] + 0.5, click[1] + 0.5),), labels=(True,), box=box).check(target.size)
 
 
@@ -130,10 +147,10 @@ def first_window(prompt: Prompt, target: Target, rng: Rng) -> Window:
 def run_step(net: SegmenterNet, crops: Sequence[Crop], rng: Rng) -> StepResult:
     """Simulate a few rounds of clicks on every object; the last round learns.
 
-    The earlier rounds run without gradient and only place the clicks (as in RITM), one to four a round, so that few
+    The earlier rounds run without gradient and only place the clicks (as in RITM), one to six a round, so that few
     rounds teach many clicks. From the second round on they go on from their own mask; the round that learns does so
-    half of the time, and else starts from its first look: a mask close to the object, to be mended where the new click
-    says so, and what a set of clicks means by itself.
+    three times in ten, and else starts from its first look: a mask close to the object, to be mended where the new
+    click says so, and what a set of clicks means by itself.
     """
     targets = [Target(mask, crop.ignore, b) for b, crop in enumerate(crops) for mask in crop.objects]
     images = torch.from_numpy(np.stack([crop.image for crop in crops]))
@@ -197,9 +214,9 @@ def _learn(
     fine = net.second_look(octaves, prompts, masks, seen, batch, sizes)
     sharp = _truth(targets, fine.windows, FINE)
     rough = _truth(targets, fine.windows, GRID)
-    second = _flat(sharp, mask_loss, fine.logits.float()) + 0.5 * _flat(
-        rough, mask_loss, fine.coarse.logits[:, 0].float()
-    )
+    edges = torch.from_numpy(np.stack([edge_weight(cover) for cover in sharp.target.numpy()]))
+    second = _flat(replace(sharp, weight=sharp.weight * edges), mask_loss, fine.logits.float())
+    second = second + 0.5 * _flat(rough, mask_loss, fine.coarse.logits[:, 0].float())
     with torch.no_grad():
         final = _true_iou(sharp, fine.logits.float())
     quality = quality + (fine.iou - final).square()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,23 +16,10 @@ Rng = np.random.Generator
 MIN_AREA = 60
 """Objects with fewer pixels in the crop are not asked for."""
 
-PACK_WEIGHTS = {
-    "coco200": 0.26,
-    "coco_extra": 0.13,
-    "bsds500": 0.22,
-    "dsb2018": 0.14,
-    "horses": 0.08,
-    "clothing": 0.06,
-    "camvid": 0.05,
-    "em_isbi2012": 0.03,
-    "whales": 0.03,
-}
-"""How often each pack is drawn; packs not named here get the mean weight."""
-
 _TRIES = 1000
 """So many crops are looked at for one batch; in the packs of this project one in two or three has an object."""
 
-_DONORS = ("horses", "whales", "coco200", "coco_extra")
+_DONORS = ("binary", "instance", "panoptic")  # kinds of packs whose labels are whole things
 _CROPS = ((256, 4, 0.55), (384, 2, 0.30), (512, 1, 0.15))
 
 
@@ -56,28 +43,38 @@ class Crop:
 class SampleSource:
     """Draws batches of crops from packs, balanced over packs and object sizes.
 
-    Decoded images stay in memory (the packs of this project need about 1.5 GB).
+    Decoded images stay in memory, three bytes a pixel and four more for every label map.
 
     Args:
         folders: pack folders.
         split: which split to draw from.
         seed: with the step, decides every batch.
         objects_per_batch: how many objects a batch holds, >= 1; spread evenly over its crops, a rest is left out.
+        pack_weights: how often packs are drawn, by name, > 0; a pack that is not named has the weight 1.
 
     Raises:
-        ValueError: if a folder is no pack or lacks the split, two packs have one name, or ``objects_per_batch`` < 1.
+        ValueError: if a folder is no pack or lacks the split, two packs have one name, ``objects_per_batch`` < 1, or a
+            weight is not positive or of no pack.
     """
 
-    def __init__(self, folders: Sequence[str], *, split: str, seed: int, objects_per_batch: int) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str],
+        *,
+        split: str,
+        seed: int,
+        objects_per_batch: int,
+        pack_weights: Mapping[str, float] | None = None,
+    ) -> None:
         if objects_per_batch < 1:
             raise ValueError(f"objects_per_batch must be >= 1, got {objects_per_batch}")
         packs = [read_pack(folder, split) for folder in folders]
         self.packs = {pack.name: pack.images for pack in packs}
         if len(self.packs) < len(packs):
             raise ValueError(f"packs must have different names, got {', '.join(sorted(pack.name for pack in packs))}")
-        mean = sum(PACK_WEIGHTS.values()) / len(PACK_WEIGHTS)
-        weights = np.array([PACK_WEIGHTS.get(name, mean) for name in self.packs])
-        self.names, self.weights = list(self.packs), weights / weights.sum()
+        self.names, self.weights = list(self.packs), _shares(list(self.packs), pack_weights or {})
+        donors = [name for name, images in self.packs.items() if _photo(images[0]) and images[0].kind in _DONORS]
+        self.donors = donors
         self.seed, self.objects_per_batch = seed, objects_per_batch
         self._cache: dict[tuple[str, str], tuple[NDArray[np.uint8], list[NDArray[np.int32]]]] = {}
 
@@ -124,7 +121,7 @@ class SampleSource:
         map_index = int(rng.integers(len(maps)))
         image, labels = _rescale(image, maps[map_index], side, rng)
         image, labels = _cut(image, labels, side, rng)
-        photo = item.type.startswith("photo")
+        photo = _photo(item)
         if rng.random() < 0.5:
             image, labels = image[:, ::-1], labels[:, ::-1]
         if rng.random() < (0.1 if photo else 0.5):
@@ -134,7 +131,7 @@ class SampleSource:
         ignore = found[0].ignore if found else None
         image = jitter(np.ascontiguousarray(image), rng)
         if photo and rng.random() < 0.3:
-            image, masks = self._paste(image, masks, rng)
+            image, masks, ignore = self._paste(image, masks, ignore, rng)
         masks = [m for m in masks if m.sum() >= MIN_AREA]
         if not masks:
             return None
@@ -146,18 +143,35 @@ class SampleSource:
         return Crop(padded, (height, width), tuple(masks[int(i)] for i in chosen), ignore)
 
     def _paste(
-        self, image: NDArray[np.uint8], masks: list[NDArray[np.bool_]], rng: Rng
-    ) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
-        """An object of another image pasted over this one."""
-        names = [name for name in self.names if name in _DONORS]
-        if not names:
-            return image, masks
-        name, item = self._draw(names, np.full(len(names), 1 / len(names)), rng)
+        self, image: NDArray[np.uint8], masks: list[NDArray[np.bool_]], ignore: NDArray[np.bool_] | None, rng: Rng
+    ) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]], NDArray[np.bool_] | None]:
+        """An object of another image pasted over this one; of its own pixels everything is known."""
+        if not self.donors:
+            return image, masks, ignore
+        name, item = self._draw(self.donors, np.full(len(self.donors), 1 / len(self.donors)), rng)
         donor, maps = self._read(name, item)
         objects = [o.mask for o in item.objects_of(maps[0], 0) if o.mask.sum() > 400]
         if not objects:
-            return image, masks
-        return paste(image, masks, donor, objects[int(rng.integers(len(objects)))], rng)
+            return image, masks, ignore
+        image, masks = paste(image, masks, donor, objects[int(rng.integers(len(objects)))], rng)
+        return image, masks, None if ignore is None else ignore & ~masks[-1]
+
+
+def _photo(item: PackImage) -> bool:
+    """Whether an image is a photograph, which has an upright side and can take a pasted object."""
+    return item.type.startswith("photo")
+
+
+def _shares(names: Sequence[str], weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """How often each pack is drawn, the sum 1."""
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ValueError(f"pack_weights names {', '.join(unknown)}; the packs are {', '.join(names)}")
+    given = np.array([weights.get(name, 1.0) for name in names], dtype=np.float64)
+    if not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(f"pack_weights must be finite and > 0, got {dict(weights)}")
+    shares: NDArray[np.float64] = given / given.sum()
+    return shares
 
 
 def _rescale(

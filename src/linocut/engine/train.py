@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,20 @@ class TrainConfig:
 
     Attributes:
         data: a folder of packs, or one pack.
-        out: the run's folder: ``last.pt`` to resume from, ``weights.safetensors`` to use, ``log.csv``.
+        out: the run's folder: ``last.pt`` to resume from, ``weights.safetensors`` to use (those of the validation with
+            the highest IoU so far), ``log.csv``.
         steps: optimiser steps in all.
         objects: objects a step, spread over one to four crops.
         learning_rate: peak rate of the new layers; the ImageNet trunk learns at ``trunk_rate`` times that.
         trunk_rate: 0.1 by default.
         frozen_steps: for so many first steps the trunk is left as it is.
         warmup: steps of linear warm-up.
-        cooldown: the last steps, over which the rate falls linearly to nothing.
+        cooldown: the last steps, over which the rate falls linearly to nothing. If warm-up and cool-down together are
+            longer than the run, both are shortened alike.
         weight_decay: AdamW's.
         average: decay of the moving average of the weights, which is what is used.
         mixer: the global mixer, by name.
+        pack_weights: how often packs are drawn, by name; a pack that is not named has the weight 1.
         seed: decides initial weights, batches and clicks.
         save_every: steps between checkpoints.
         val_every: steps between validations.
@@ -75,6 +79,7 @@ class TrainConfig:
     weight_decay: float = 0.02
     average: float = 0.998
     mixer: str = "linear_attention"
+    pack_weights: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     save_every: int = 100
     val_every: int = 250
@@ -125,8 +130,9 @@ def find_packs(data: str | Path) -> list[str]:
 
 def rate(config: TrainConfig, step: int) -> float:
     """The learning rate of a step: linear warm-up, constant, linear cool-down."""
-    rise = min(1.0, (step + 1) / max(1, config.warmup))
-    fall = min(1.0, (config.steps - step) / max(1, config.cooldown))
+    shorter = min(1.0, config.steps / max(1, config.warmup + config.cooldown))
+    rise = min(1.0, (step + 1) / max(1.0, shorter * config.warmup))
+    fall = min(1.0, (config.steps - step) / max(1.0, shorter * config.cooldown))
     return config.learning_rate * min(rise, fall)
 
 
@@ -155,9 +161,10 @@ class Trainer:
             self.net = channels_last(SegmenterNet(EncoderConfig(mixer=config.mixer)))
         self.optimizer = _optimizer(self.net, config)
         folders = find_packs(config.data)
-        self.source = SampleSource(folders, split="train", seed=config.seed, objects_per_batch=config.objects)
-        self.val = SampleSource(folders, split="val", seed=10_007, objects_per_batch=config.objects)
+        draw = partial(SampleSource, folders, objects_per_batch=config.objects, pack_weights=dict(config.pack_weights))
+        self.source, self.val = draw(split="train", seed=config.seed), draw(split="val", seed=10_007)
         self.average: dict[str, Tensor] = {}
+        self.best: float | None = None
         if resume:
             self._restore(checkpoint)
         else:
@@ -196,9 +203,11 @@ class Trainer:
             if not changed:
                 self.net.load_state_dict(state["net"])
                 self.optimizer.load_state_dict(state["optimizer"])
-                self.average, self.step = state["average"], state["step"]
+                self.average, self.step, self.best = state["average"], state["step"], state.get("best")
         except _DAMAGED as error:
             raise ValueError(f"cannot resume: {checkpoint} is damaged or of another network: {error}") from error
+        if self.step > self.config.steps:
+            raise ValueError(f"cannot resume to step {self.config.steps}: {checkpoint} is of step {self.step} already")
         if changed:
             raise ValueError(
                 f"cannot resume: {checkpoint} is of a run with other settings or data: {'; '.join(changed)}. "
@@ -206,23 +215,30 @@ class Trainer:
             )
 
     def run(self, report: Callable[[Progress], None] | None = None) -> Path:
-        """Train to the last step; returns the file of weights."""
+        """Train to the last step; returns the file of the weights that did best on the val splits."""
         for crops in self._batches():
             progress = self._advance(crops)
             if self.step % self.config.val_every == 0 or self.step == self.config.steps:
                 progress = self._validated(progress)
                 self._log(progress)
+                self._keep_best(progress)
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
             if report:
                 report(progress)
+        return self._weights
+
+    @property
+    def _weights(self) -> Path:
         return self.out / "weights.safetensors"
 
     def _batches(self) -> Iterator[list[Crop]]:
         """The batches still to come, each made in a thread while the step before runs."""
         last = self.config.steps - 1
+        if self.step > last:
+            return
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self.source.batch, min(self.step, last))
+            ahead = pool.submit(self.source.batch, self.step)
             for step in range(self.step, self.config.steps):
                 crops = ahead.result()
                 if step < last:
@@ -271,18 +287,27 @@ class Trainer:
             progress, val_loss=float(means[0]), val_first_iou=float(means[1]), val_second_iou=float(means[2])
         )
 
+    def _keep_best(self, progress: Progress) -> None:
+        """Write the averaged weights if no validation before went as well."""
+        iou = progress.val_second_iou
+        if iou is not None and (self.best is None or iou > self.best):
+            self.best = iou
+            save_weights(self._weights, self.average, self.net.config)
+
     def save(self) -> None:
-        """Write checkpoint and weights; either is whole or not there."""
+        """Write the checkpoint, and weights as long as no validation has chosen any; each is whole or not there."""
+        if self.best is None:
+            save_weights(self._weights, self.average, self.net.config)
         state = {
             "step": self.step,
             "net": self.net.state_dict(),
             "average": self.average,
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "deciding": self._deciding(),
         }
         with atomic_path(self.out / "last.pt") as path:
             torch.save(state, path)
-        save_weights(self.out / "weights.safetensors", self.average, self.net.config)
 
     def _log(self, progress: Progress) -> None:
         path = self.out / "log.csv"

@@ -70,12 +70,11 @@ def read(q: Float[Tensor, "batch length heads dim"], summary: Summary) -> Float[
     The summary is divided by its mean normaliser first, so that its entries do not grow with the number of tokens and
     survive being rounded to the queries' dtype.
     """
-    scale = summary.z.mean(dim=-1, keepdim=True).clamp_min(_EPSILON)
-    kv = (summary.kv / scale[..., None]).to(q.dtype)
-    z = (summary.z / scale).to(q.dtype)
-    numerator = torch.einsum("bnhd,bhde->bnhe", q, kv)
-    denominator = torch.einsum("bnhd,bhd->bnh", q, z).clamp_min(_EPSILON)
-    return numerator / denominator[..., None]
+    scale = summary.z.mean(dim=-1, keepdim=True).clamp_min(_EPSILON)[..., None]
+    # numerator and denominator in one product: the sum of mapped keys is one more column of values
+    columns = (torch.cat([summary.kv, summary.z[..., None]], dim=-1) / scale).to(q.dtype)
+    product = torch.einsum("bnhd,bhde->bnhe", q, columns)
+    return product[..., :-1] / product[..., -1:].clamp_min(_EPSILON)
 
 
 def linear_attention(
