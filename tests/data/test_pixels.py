@@ -85,7 +85,7 @@ def test_values_that_are_not_numbers(broken: float, limits: tuple[float, float] 
         ([0.0, 255.0], np.float32, r"from 0 to 255, outside 0 to 1.*value_range=\(0, 255\)"),
         ([-0.5, 0.5], np.float64, r"from -0\.5 to 0\.5"),
         ([700.0, 700.0], np.float64, r"value_range=\(700, 701\)"),
-        ([-3, 5], np.int16, r"negative values, from -3 to 5; pass value_range=\(-3, 5\)"),
+        ([-3, 5], np.int16, r"negative values, from -3 to 5; .*value_range=\(-3, 5\) or --value-range -3,5"),
         ([1j, 0], np.complex64, "dtype complex64"),
         (["a", "b"], str, "dtype <U1"),
         ([None, 1], object, "dtype object"),

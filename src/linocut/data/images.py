@@ -10,6 +10,7 @@ import difflib
 import operator
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -18,13 +19,11 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
+from linocut.data.limits import DEFAULT_MAX_PIXELS
 from linocut.data.pil import FORMATS, check_size, open_header, read_frame
 from linocut.data.pixels import ImageError, Pixels, split_channels, to_rgb8
 
 __all__ = ["DEFAULT_MAX_PIXELS", "ImageError", "open_image"]
-
-DEFAULT_MAX_PIXELS = 1_000_000_000
-"""A file that claims more pixels than this is refused unless ``max_pixels`` is raised: 3 GB as RGB."""
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -44,12 +43,14 @@ def open_image(
     :mod:`linocut.data.pixels`.
 
     Args:
-        source: a path; an array, or what NumPy can make one of, (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha,
-            3 RGB, 4 RGB and alpha; or an image of Pillow's, which is taken at its current frame.
+        source: a path, in which a leading ``~/`` is the home folder; an array, or an object that gives one by
+            ``__array__`` such as a tensor (not a list), (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha, 3 RGB,
+            4 RGB and alpha; or an image of Pillow's, which is taken at its current frame.
         page: which page of a TIFF or frame of an animation, from 0; files only.
         value_range: the values that become black and white, for instance ``(0, 4095)`` for a 12-bit camera; by
             default the rules decide.
-        max_pixels: refuse larger images of files before decoding them; None for no limit.
+        max_pixels: refuse larger images of files before decoding them; None for no limit. The default is what the
+            memory of a laptop bears when the image is encoded: see :mod:`linocut.data.limits`.
 
     Returns:
         (H, W, 3) uint8 RGB, C-contiguous. An array that is already so, and can be written to, is returned itself.
@@ -69,7 +70,7 @@ def open_image(
     if number < 0:
         raise ValueError(f"page must be >= 0, got {number}")
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fsdecode(source)).expanduser()
+        path = _expand_home(os.fsdecode(source))
         name = repr(str(path))
         pixels = _read_file(path, name, number, max_pixels)
     elif isinstance(source, Image.Image) or hasattr(source, "__array__"):
@@ -80,6 +81,18 @@ def open_image(
     else:
         raise TypeError(f"an image must be a path, an array or a Pillow image, got {type(source).__name__}")
     return to_rgb8(pixels, name, value_range)
+
+
+def _expand_home(text: str) -> Path:
+    """A path with the home folder in place of a leading ``~/``.
+
+    Nothing else is expanded, for ``~x.jpg`` is a file's name; nor is this where there is no home folder.
+    """
+    path = Path(text)
+    if path.parts[:1] == ("~",):
+        with suppress(RuntimeError):
+            return path.expanduser()
+    return path
 
 
 def _read_memory(source: Any, name: str, max_pixels: int | None) -> Pixels:
@@ -95,7 +108,12 @@ def _read_memory(source: Any, name: str, max_pixels: int | None) -> Pixels:
 
 def _read_file(path: Path, name: str, page: int, max_pixels: int | None) -> Pixels:
     """The values of an image file; every way in which a decoder fails becomes one error."""
-    _check_file(path, name)
+    try:
+        _check_file(path, name)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:  # a name longer than the file system takes, a drive that does not answer
+        raise ImageError(f"{name} cannot be looked up: {error.strerror}; give a path that can be opened") from error
     kind = "image"
     try:
         with path.open("rb") as file:

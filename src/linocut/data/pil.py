@@ -18,7 +18,8 @@ from linocut.data.pixels import ImageError, Pixels, upright
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ORIENTATION = 0x0112
-_DIRECT = ("1", "L", "RGB", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow would clip them to 8 bits with their transparency
+_DIRECT = ("1", "L", "RGB", "F", *_DEEP_GREY)
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
@@ -55,8 +56,8 @@ def check_size(width: int, height: int, max_pixels: int | None, name: str) -> No
     if max_pixels is not None and width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} × {height} = {width * height:,} pixels, more than max_pixels={max_pixels:,};"
-            " raise max_pixels if the file is trusted and there is memory for it (3 bytes a pixel, and as much again"
-            " while it is read)"
+            f" raise it, by max_pixels={width * height} or --max-pixels {width * height}, if the file is trusted and"
+            " there is memory for it (6 bytes a pixel to read it, 50 to 85 to encode it)"
         )
 
 
@@ -113,6 +114,9 @@ def _deep_colour(path: Path) -> Pixels:
 def _values(image: Image.Image) -> Pixels:
     """The values of a decoded image, with palettes and other colour spaces turned into RGB."""
     mode = image.mode
+    if mode in _DEEP_GREY and "transparency" in image.info:
+        grey = np.array(image)
+        return Pixels(grey, grey != image.info["transparency"])
     if mode in _PREMULTIPLIED:
         image = image.convert(_PREMULTIPLIED[mode])
     elif mode in ("PA", "P") or "transparency" in image.info:

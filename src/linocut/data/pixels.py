@@ -180,8 +180,11 @@ def _natural_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
     if array.dtype == np.uint8:
         return 0.0, 255.0
     low, high = array.min().item(), array.max().item()
-    example = f"({low:.6g}, {max(high, low + 1):.6g})"
-    hint = f"pass value_range={example}, or other limits, to say what is black and what is white"
+    black, white = f"{low:.6g}", f"{max(high, low + 1):.6g}"
+    hint = (
+        f"say what is black and what is white by value_range=({black}, {white}) or --value-range {black},{white},"
+        " or by other limits"
+    )
     if array.dtype.kind == "f":
         if low < -_FLOAT_SLACK or high > 1.0 + _FLOAT_SLACK:
             raise ImageError(f"{name} has floating-point values from {low:.6g} to {high:.6g}, outside 0 to 1; {hint}")
