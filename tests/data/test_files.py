@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from linocut.data.files import atomic_path, write_atomic
+from linocut.data.files import atomic_path, check_folder, write_atomic
 
 
 class InterruptedWritingError(Exception):
@@ -110,3 +111,45 @@ def test_a_name_of_the_longest_legal_length(tmp_path: Path) -> None:
     target = tmp_path / ("n" * 251 + ".bin")
     write_atomic(target, b"new")
     assert target.read_bytes() == b"new"
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name_and_then_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "result.bin"
+    target.write_bytes(b"old")
+    synced: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_ino, target.read_bytes())))
+    write_atomic(target, b"new")
+    assert synced == [(target.stat().st_ino, b"old"), (tmp_path.stat().st_ino, b"new")]
+
+
+def test_a_disk_that_cannot_take_the_file_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "result.bin"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+class TestCheckFolder:
+    def test_a_missing_folder_is_made_and_left_empty(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            check_folder(tmp_path / "a" / "b")
+            assert list((tmp_path / "a" / "b").iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["file", "file/below", "file/far/below"])
+    def test_a_file_is_no_folder(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").write_bytes(b"kept")
+        with pytest.raises(NotADirectoryError, match=f"cannot write into '.*{name}': it is a file or in one"):
+            check_folder(tmp_path / name)
+        assert (tmp_path / "file").read_bytes() == b"kept"
+
+    def test_a_place_that_nobody_can_write_to(self) -> None:
+        with pytest.raises(OSError, match="cannot write into '/proc/none': .*; name another folder"):
+            check_folder("/proc/none")

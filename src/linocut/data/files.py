@@ -1,15 +1,17 @@
 """Writing files whole or not at all.
 
 A writer that is interrupted, by an error, a full disk or Ctrl-C, must not leave half a file behind, and must not take
-the old file with it. So everything is written to a temporary file beside the target, which is then renamed over it.
+the old file with it. So everything is written to a temporary file beside the target, which is then renamed over it;
+and it is on the disk before it is renamed, so that a power cut does not leave the new name with nothing in it.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -47,11 +49,44 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
+        _sync(temporary, os.O_RDWR)
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o7777)
         temporary.replace(target)
+        with suppress(OSError):  # some systems cannot open a folder, and the file is there already
+            _sync(target.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """See that files can be written into a folder; it is made if it is missing.
+
+    Whether they can is found by writing one, for permissions alone do not tell it of every file system.
+
+    Raises:
+        NotADirectoryError: if it is a file, or lies in one.
+        OSError: if it cannot be made or written to.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"cannot write into {os.fspath(folder)!r}: it is a file or in one; name a folder"
+        ) from error
+    except OSError as error:
+        raise OSError(f"cannot write into {os.fspath(folder)!r}: {error.strerror}; name another folder") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
