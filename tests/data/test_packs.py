@@ -195,3 +195,82 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.png"):
         image.load_image()
+
+
+def test_an_image_is_loaded_with_its_labels(tmp_path: Path) -> None:
+    image, (labels,) = write_pack(tmp_path, "instance", [LABELS]).load()
+    assert image.shape == (3, 5, 3)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_labels_of_another_size_than_their_image_are_named(tmp_path: Path) -> None:
+    image = write_pack(tmp_path, "instance", [LABELS, LABELS])
+    cv2.imwrite(str(tmp_path / "a.1.png"), LABELS[:2])
+    with pytest.raises(
+        ValueError, match=r"label map .*a\.1\.png must be as large as its image .*a\.png, 5 x 3, got 5 x 2 pixels"
+    ):
+        image.load()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("ignore", None, r"ignore must be a list of whole numbers, \[\] for none, got None"),
+        ("ignore", [1.5], "ignore must be a list of whole numbers"),
+        ("ignore", 255, "ignore must be a list of whole numbers"),
+        ("background", "0", "background must be a whole number or null, got '0'"),
+        ("name", 7, "name must be a text, got 7"),
+    ],
+)
+def test_meta_values_of_the_wrong_kind_are_named(tmp_path: Path, key: str, value: Any, words: str) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, key: value}))
+    with pytest.raises(ValueError, match=rf"meta\.json: {words}"):
+        read_pack(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train,c", "line 4 lacks image, labels, type"),
+        ("train,,c.png,c.0.png,5,3,1,photo", "line 4 lacks id"),
+        ("train,c,c.png,c.0.png,5,3,1,photo,of a cat", "line 4 has more values than there are columns"),
+        ("train,c,c.png,c.0.png;,5,3,1,photo", "line 4 must have names of label maps .*, got 'c.0.png;'"),
+    ],
+)
+def test_a_broken_row_is_named_by_its_line(tmp_path: Path, line: str, words: str) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    with (tmp_path / "manifest.csv").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(ValueError, match=rf"manifest\.csv cannot be read as a manifest: {words}"):
+        read_pack(tmp_path, "train")
+
+
+def test_a_manifest_that_is_no_text_is_named(tmp_path: Path) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ValueError, match=r"manifest\.csv cannot be read as a manifest: .*utf-8"):
+        read_pack(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"a": [{"label": 1, "isthing": 1}]}, "a segment of image 'a' lacks iscrowd; it has"),
+        ({"a": {"label": 1}}, "image 'a' must have a list of segments, got"),
+        ({"a": [3]}, "image 'a' must have a list of segments, got"),
+    ],
+)
+def test_broken_segments_are_named(tmp_path: Path, content: Any, words: str) -> None:
+    write_pack(tmp_path, "panoptic", [LABELS], segments=SEGMENTS)
+    (tmp_path / "segments.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"segments\.json: {words}"):
+        read_pack(tmp_path, "train")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    write_pack(tmp_path, "instance", [LABELS])
+    for name in ("manifest.csv", "meta.json"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    assert [image.id for image in read_pack(tmp_path, "train").images] == ["a"]

@@ -317,6 +317,12 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"{name} must be >= 1"):
             evaluate(Model(truth), pack, **{name: 0})
 
+    def test_labels_of_another_size_are_named(self, pack: Path) -> None:
+        path = next((pack / "labels" / "test").iterdir())
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:90])
+        with pytest.raises(ValueError, match=rf"label map .*{path.name} must be as large as its image .*96 x 96"):
+            evaluate(Model(truth), pack)
+
     def test_a_mask_of_another_size(self, pack: Path) -> None:
         with pytest.raises(ValueError, match=r"got \(5, 5\) and \(96, 96\)"):
             evaluate(Model(lambda *_: np.zeros((5, 5), bool)), pack)

@@ -121,8 +121,8 @@ def evaluate(
         The figures. Pixels with an ignore value count for no IoU and draw no click.
 
     Raises:
-        ValueError: if the folder is no pack, has no such split or no object of at least 256 pixels in it, or if
-            max_objects or max_clicks is below 1.
+        ValueError: if the folder is no pack, has no such split or no object of at least 256 pixels in it, a label map
+            is not as large as its image, or max_objects or max_clicks is below 1.
     """
     if max_clicks < 1:
         raise ValueError(f"max_clicks must be >= 1, got {max_clicks}")
@@ -141,11 +141,11 @@ def evaluate(
     for entry, places in zip(pack.images, chosen, strict=True):
         if not places:
             continue
-        image = entry.load_image()
+        image, maps = entry.load()
         start = time.process_time()
         embedding = model.encode(image)
         tally.encode_seconds.append(time.process_time() - start)
-        for item in _objects_at(entry, places, stuff):
+        for item in _objects_at(entry, maps, places, stuff):
             tally.add(_run_object(model, embedding, item, max_clicks, max(tally.curve.thresholds)))
             report(tally.curve.objects, total)
     return Evaluation(
@@ -193,9 +193,9 @@ def _sample(eligible: list[list[int]], max_objects: int | None, seed: int) -> li
     return chosen
 
 
-def _objects_at(entry: PackImage, places: set[int], stuff: bool) -> list[ObjectMask]:
+def _objects_at(entry: PackImage, maps: Sequence[NDArray[np.int32]], places: set[int], stuff: bool) -> list[ObjectMask]:
     """The chosen objects of one image."""
-    return [item for place, item in enumerate(entry.objects(stuff=stuff)) if place in places]
+    return [item for place, item in enumerate(entry.objects_in(maps, stuff=stuff)) if place in places]
 
 
 def _run_object(model: InteractiveModel, embedding: Any, item: ObjectMask, max_clicks: int, goal: float) -> _ObjectRun:
