@@ -151,5 +151,5 @@ class TestCheckFolder:
         assert (tmp_path / "file").read_bytes() == b"kept"
 
     def test_a_place_that_nobody_can_write_to(self) -> None:
-        with pytest.raises(OSError, match="cannot write into '/proc/none': .*; name another folder"):
+        with pytest.raises(OSError, match=r"cannot write into '/proc/none': .*; name another folder"):
             check_folder("/proc/none")

@@ -260,7 +260,7 @@ class TestPaths:
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr(Path, "expanduser", expanduser)
-        with pytest.raises(FileNotFoundError, match="there is no file '~/x.png'"):
+        with pytest.raises(FileNotFoundError, match=r"there is no file '~/x\.png'"):
             open_image("~/x.png")
 
     def test_a_name_that_no_file_system_takes(self, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from linocut.data.boxes import bounding_box
 from linocut.data.images import open_image
+from linocut.data.limits import DEFAULT_MAX_PIXELS
 from linocut.vision.decoder import GRID, SLOTS
 from linocut.vision.encoder import Embedding, normalize
 from linocut.vision.masks import Mask
@@ -173,26 +174,48 @@ class Segmenter(nn.Module):
             ]
         return found
 
-    def open(self, source: object) -> Session:
+    def open(
+        self,
+        source: object,
+        *,
+        page: SupportsIndex = 0,
+        value_range: Sequence[float] | None = None,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    ) -> Session:
         """Open an image for clicking; it is encoded here.
 
         Args:
             source: a path, array or PIL image; anything :func:`linocut.open_image` takes.
+            page: which page of a TIFF or frame of an animation, from 0.
+            value_range: the values that become black and white; by default the rules of :mod:`linocut.data.pixels`.
+            max_pixels: refuse larger images before decoding them; None for no limit.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ImageError: if it is no image, or one that cannot be read.
+            ImageError: if it is no image, one that cannot be read, or a larger one.
             TypeError: if it is nothing of the kind.
+            ValueError: if ``page`` is negative or ``value_range`` is not two ascending numbers.
         """
         from linocut.vision.session import Session
 
-        return Session(self, open_image(source))
+        return Session(self, open_image(source, page=page, value_range=value_range, max_pixels=max_pixels))
 
-    def everything(self, image: object, **options: Any) -> Everything:
+    def everything(
+        self,
+        image: object,
+        *,
+        page: SupportsIndex = 0,
+        value_range: Sequence[float] | None = None,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        **options: Any,
+    ) -> Everything:
         """Every object of an image.
 
         Args:
             image: a path, array or PIL image; anything :func:`linocut.open_image` takes.
+            page: which page of a TIFF or frame of an animation, from 0.
+            value_range: the values that become black and white; by default the rules of :mod:`linocut.data.pixels`.
+            max_pixels: refuse larger images before decoding them; None for no limit.
             **options: the fields of :class:`linocut.vision.options.EverythingOptions`.
 
         Returns:
@@ -200,14 +223,16 @@ class Segmenter(nn.Module):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ImageError: if it is no image, or one that cannot be read.
+            ImageError: if it is no image, one that cannot be read, or a larger one.
             TypeError: for an option that does not exist, or if ``image`` is nothing of the kind.
             ValueError: for an option out of range.
         """
         from linocut.vision.everything import segment_everything
         from linocut.vision.options import EverythingOptions
 
-        return segment_everything(self, open_image(image), EverythingOptions(**options))
+        checked = EverythingOptions(**options)
+        pixels = open_image(image, page=page, value_range=value_range, max_pixels=max_pixels)
+        return segment_everything(self, pixels, checked)
 
 
 def _choose(ranked: Sequence[_Candidate], count: int) -> list[_Candidate]:
