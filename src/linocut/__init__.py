@@ -15,19 +15,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from linocut.data.images import open_image
-    from linocut.vision.sam import SamAutomaticMaskGenerator, SamPredictor
+    from linocut.vision.sam import SamPredictor, sam_model_registry
+    from linocut.vision.sam_generator import SamAutomaticMaskGenerator
     from linocut.vision.segmenter import Segmenter
     from linocut.vision.weights import load
 
 __version__ = "0.1.0"
-__all__ = ["SamAutomaticMaskGenerator", "SamPredictor", "Segmenter", "__version__", "load", "open_image"]
+__all__ = [
+    "SamAutomaticMaskGenerator",
+    "SamPredictor",
+    "Segmenter",
+    "__version__",
+    "load",
+    "open_image",
+    "sam_model_registry",
+]
 
 _HOMES = {
-    "SamAutomaticMaskGenerator": "linocut.vision.sam",
+    "SamAutomaticMaskGenerator": "linocut.vision.sam_generator",
     "SamPredictor": "linocut.vision.sam",
     "Segmenter": "linocut.vision.segmenter",
     "load": "linocut.vision.weights",
     "open_image": "linocut.data.images",
+    "sam_model_registry": "linocut.vision.sam",
 }
 
 

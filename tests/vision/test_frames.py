@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from linocut.vision.frames import frame_logits, image_logits, image_mask
+from linocut.vision.frames import empty_mask, frame_logits, given_mask, image_logits
 from linocut.vision.masks import Mask
 from linocut.vision.windows import Window, place
 
@@ -64,7 +64,7 @@ def test_a_mask_comes_back_from_the_frame(place: str) -> None:
     assert low.shape == (256, 256)
     assert low.dtype == np.float32
     # a cell of the frame is up to four pixels wide: half of one all round the disc
-    assert iou(image_mask(low, mask.size), mask.array) > 0.9
+    assert iou(given_mask(low, mask.size).array, mask.array) > 0.9
 
 
 def test_the_frame_is_the_long_side_with_the_image_at_its_left_top() -> None:
@@ -86,16 +86,63 @@ def test_a_mask_of_the_whole_image_reaches_its_border(size: tuple[int, int]) -> 
     cell = Window(level, 0, 0).side / 256
     inside[: int(np.ceil(size[0] / cell)), : int(np.ceil(size[1] / cell))] = 9
     low = frame_logits(Mask(inside, Window(level, 0, 0), size, score=0.5))
-    assert image_mask(low, size).all()
+    assert given_mask(low, size).array.all()
 
 
 def test_enlarging_is_bilinear_with_the_centres_kept() -> None:
     low = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32), (0, 0), 3)
     exact = cv2.resize(low, (1024, 1024), interpolation=cv2.INTER_LINEAR)
-    differs = image_mask(low, (1024, 1024)) != (exact > 0)
+    differs = given_mask(low, (1024, 1024)).array != (exact > 0)
     assert not differs[np.abs(exact) > 1e-5].any()
 
 
 def test_a_long_strip_needs_no_square() -> None:
     # as a square it would be ten thousand million pixels
-    assert image_mask(np.ones((256, 256), np.float32), (2, 100_000)).all()
+    assert given_mask(np.ones((256, 256), np.float32), (2, 100_000)).array.all()
+
+
+@pytest.mark.parametrize("size", [(512, 512), (300, 400), (900, 500), (100, 77)])
+def test_only_the_pixels_around_the_mask_are_worked_out(size: tuple[int, int]) -> None:
+    """The same pixels as of the mask with a far corner set, for which all of the image is enlarged."""
+    rng = np.random.default_rng(0)
+    limit = [max(int(extent * 256 / max(size)), 1) for extent in size]
+    for _ in range(50):
+        low = np.full((256, 256), -1, np.float32)
+        y, x = (int(rng.integers(8, cells - 8)) for cells in limit)
+        low[y : y + 6, x : x + 4] = rng.uniform(-1, 9, (6, 4))
+        low[y + 2, x + 1] = 200.0  # reaches almost into the next cell
+        corners = low.copy()
+        corners[0, 0] = corners[limit[0] - 1, limit[1] - 1] = 1e-3
+        given, whole = given_mask(low, size), given_mask(corners, size).array
+        reach = 2 + max(size) // 256
+        whole[:reach, :reach] = whole[-2 * reach :, -2 * reach :] = False
+        inside = given.array
+        inside[-2 * reach :, -2 * reach :] = False
+        np.testing.assert_array_equal(inside, whole)
+
+
+def test_a_mask_input_in_a_huge_image_costs_what_the_object_does() -> None:
+    low = np.full((256, 256), -1, np.float32)
+    low[128, 128] = 1
+    # a quarter of a million pixels a side: the whole array would take 62 GB
+    given = given_mask(low, (250_000, 250_000))
+    assert given.size == (250_000, 250_000)
+    assert 900 < given.pixels.shape[0] < 1000
+    assert abs(given.y + given.pixels.shape[0] / 2 - 128.5 * 250_000 / 256) < 2
+
+
+def test_nothing_above_zero_is_an_empty_mask() -> None:
+    given = given_mask(np.zeros((256, 256), np.float32), (30, 40))
+    assert (given.pixels.shape, given.size) == ((0, 0), (30, 40))
+    # what lies in the padding alone is nothing
+    low = np.full((256, 256), -1, np.float32)
+    low[200:] = 1
+    assert not given_mask(low, (30, 40)).pixels.size
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30, 40), (3000, 2000)])
+def test_the_empty_mask(size: tuple[int, int]) -> None:
+    mask = empty_mask(size)
+    assert (mask.area, mask.score, mask.stability, mask.size) == (0, 0.0, 0.0, size)
+    assert (frame_logits(mask) < 0).all()
+    assert (image_logits(mask) < 0).all()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from linocut.vision.decoder import GRID
-from linocut.vision.prompts import Prompt, extents, to_window, transfer
+from linocut.vision.prompts import GivenMask, Prompt, extents, to_window, transfer
 from linocut.vision.windows import Window
 
 SIZE = (300, 400)
@@ -31,7 +32,8 @@ def test_of_reads_arrays() -> None:
     assert prompt.labels == (True, False)
     assert prompt.box == (5.0, 6.0, 7.0, 8.0)
     assert prompt.mask is not None
-    assert prompt.mask.dtype == np.bool_
+    np.testing.assert_array_equal(prompt.mask.array, np.eye(3, dtype=bool))
+    assert Prompt.of(mask=prompt.mask).mask is prompt.mask
     assert prompt.positive == [(1.0, 2.0)]
 
 
@@ -52,7 +54,7 @@ def test_points_without_labels_are_positive() -> None:
         ({"box": [5, 5, 5, 9]}, "x0 < x1"),
         ({"box": [9, 5, 5, 9]}, "x0 < x1"),
         ({"box": [0, 0, math.inf, 9]}, "finite"),
-        ({"mask": np.ones((1, 3, 3))}, r"mask must have shape \(H, W\), got \(1, 3, 3\)"),
+        ({"mask": np.ones((1, 3, 3), bool)}, r"mask must have shape \(H, W\), got \(1, 3, 3\)"),
     ],
 )
 def test_of_refuses(arguments: dict[str, object], message: str) -> None:
@@ -65,20 +67,98 @@ def test_of_refuses(arguments: dict[str, object], message: str) -> None:
     [
         (Prompt(), "needs a positive point, a box or a mask, got nothing"),
         (Prompt(((1, 1),), (False,)), "got only negative points"),
-        (Prompt(mask=np.zeros(SIZE, bool)), "got an empty mask"),
+        (Prompt.of(mask=np.zeros(SIZE, bool)), "got an empty mask"),
         (Prompt(((400.5, 1),), (True,)), r"point \(400.5, 1\) lies outside the image, which is 400 x 300 pixels"),
         (Prompt(((1, -0.5),), (True,)), "outside the image"),
         (Prompt(((1, 1), (1, 301)), (True, False)), "outside the image"),
         (Prompt(((math.nan, 1),), (True,)), "outside the image"),
         (Prompt(box=(401, 0, 500, 9)), "touch the image, which is 400 x 300 pixels"),
-        (Prompt(box=(5, 5, 5, 9)), "x0 < x1"),
+        (Prompt(box=(5, 5, 5, 9)), r"box \(5, 5, 5, 9\) must have x0 < x1 and y0 < y1"),
         (Prompt(box=(5, 5, math.nan, 9)), "finite"),
-        (Prompt(mask=np.ones((400, 300), bool)), r"mask must have the image's shape \(300, 400\), got \(400, 300\)"),
+        (Prompt.of(mask=np.ones((400, 300), bool)), r"mask must have the image's shape \(300, 400\), got \(400, 300\)"),
     ],
 )
 def test_check_refuses(prompt: Prompt, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prompt.check(SIZE)
+
+
+def test_every_point_has_a_label() -> None:
+    for points, labels in ((((5.0, 5.0),), ()), ((), (True,))):
+        with pytest.raises(ValueError, match=f"one label a point, got {len(points)} points and {len(labels)} labels"):
+            Prompt(points, labels)
+
+
+def test_an_array_is_no_mask_of_a_prompt_before_it_is_made_one() -> None:
+    with pytest.raises(TypeError, match=r"mask must be a GivenMask, got ndarray; Prompt.of\(mask=array\) makes one"):
+        Prompt(mask=np.ones(SIZE, bool))
+
+
+def test_what_names_an_object() -> None:
+    empty, full = GivenMask.of(np.zeros(SIZE, bool)), GivenMask.of(np.ones(SIZE, bool))
+    for prompt in (Prompt(((1, 1),), (True,)), Prompt(box=(0, 0, 9, 9)), Prompt(((1, 1),), (False,), mask=full)):
+        assert prompt.names_object
+    for prompt in (Prompt(), Prompt(((1, 1),), (False,)), Prompt(mask=empty), Prompt(((1, 1),), (False,), mask=empty)):
+        assert not prompt.names_object
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+def test_a_given_mask_is_its_smallest_rectangle(dtype: type) -> None:
+    array = np.zeros(SIZE, dtype)
+    array[100:140, 30:90] = 1
+    array[120, 91] = dtype(3)
+    given = GivenMask.of(array)
+    assert (given.x, given.y, given.pixels.shape, given.size) == (30, 100, (40, 62), SIZE)
+    np.testing.assert_array_equal(given.array, array != 0)
+    # of a part of the image, wherever that is cut off
+    part = GivenMask.of(array[90:150, 20:100], offset=(20, 90), shape=SIZE)
+    assert (part.x, part.y, part.size) == (30, 100, SIZE)
+    np.testing.assert_array_equal(part.pixels, given.pixels)
+
+
+def test_an_empty_mask_is_given_too() -> None:
+    for given in (GivenMask.of(np.zeros(SIZE, bool)), GivenMask.of(np.zeros((0, 0), bool), shape=SIZE)):
+        assert (given.pixels.shape, given.size) == ((0, 0), SIZE)
+        assert not given.array.any()
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0, math.nan])
+def test_probabilities_are_no_mask(value: float) -> None:
+    """Cast to bool, all above 0 would be foreground, and NaN."""
+    with pytest.raises(TypeError, match=r"bools or integers, got float32; threshold first, as in mask > 0.5"):
+        Prompt.of(mask=np.full(SIZE, value, np.float32))
+
+
+def test_a_part_of_a_mask_must_lie_in_the_image() -> None:
+    for offset in ((-1, 0), (0, -1), (396, 0), (0, 296)):
+        with pytest.raises(ValueError, match=r"at offset .* must lie inside shape \(300, 400\)"):
+            GivenMask.of(np.ones((5, 5), bool), offset=offset, shape=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("box", "level"),
+    [((33, 41, 128, 140), -1), ((77, 101, 270, 300), 0), ((3, 5, 399, 299), 1), ((300, 205, 400, 300), -1)],
+    ids=str,
+)
+def test_a_given_mask_becomes_the_share_of_every_cell(box: tuple[int, int, int, int], level: int) -> None:
+    x0, y0, x1, y1 = box
+    canvas = np.zeros((1024, 1024), np.float32)
+    canvas[y0:y1, x0:x1] = np.random.default_rng(0).random((y1 - y0, x1 - x0)) < 0.4
+    given = GivenMask.of(canvas[: SIZE[0], : SIZE[1]] > 0)
+    window = given.window
+    assert window.level == level
+    part = canvas[window.y : window.y + window.side, window.x : window.x + window.side]
+    expected = cv2.resize(part, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(given.cover, expected, rtol=0, atol=1e-6)
+
+
+def test_a_given_mask_is_looked_through_once_for_all_clicks() -> None:
+    given = GivenMask.of(np.ones(SIZE, bool))
+    cover = given.cover
+    for x in (5, 50):
+        checked = Prompt(((x, 5),), (True,), mask=given).check(SIZE)
+        assert checked.mask is not None
+        assert checked.mask.cover is cover
 
 
 def test_check_puts_points_in_one_order() -> None:
@@ -97,7 +177,7 @@ def test_check_clips_a_box_to_the_image() -> None:
 
 
 def test_an_empty_mask_beside_a_click_says_nothing() -> None:
-    checked = Prompt(((1, 1),), (True,), mask=np.zeros(SIZE, bool)).check(SIZE)
+    checked = Prompt.of([(1, 1)], mask=np.zeros(SIZE, bool)).check(SIZE)
     assert checked.mask is None
     assert checked.ambiguous
 
@@ -107,7 +187,7 @@ def test_only_a_single_click_is_ambiguous() -> None:
     assert Prompt(click, (True,)).ambiguous
     assert not Prompt(click * 2, (True, False)).ambiguous
     assert not Prompt(click, (True,), box=(0, 0, 9, 9)).ambiguous
-    assert not Prompt(click, (True,), mask=np.ones(SIZE, bool)).ambiguous
+    assert not Prompt.of(click, mask=np.ones(SIZE, bool)).ambiguous
     assert not Prompt(box=(0, 0, 9, 9)).ambiguous
 
 

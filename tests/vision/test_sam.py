@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ import linocut
 from linocut.data.rle import decode_rle
 from linocut.vision.options import EverythingOptions
 from linocut.vision.prompts import Prompt
-from linocut.vision.sam import SamAutomaticMaskGenerator, SamPredictor
+from linocut.vision.sam import SamPredictor, sam_model_registry
+from linocut.vision.sam_generator import SamAutomaticMaskGenerator
 from linocut.vision.segmenter import Segmenter
+from linocut.vision.weights import bundled_path
 
 Image = NDArray[np.uint8]
 HEIGHT, WIDTH = 303, 384
@@ -35,6 +39,89 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> float:
 def test_the_names_are_at_the_top() -> None:
     assert linocut.SamPredictor is SamPredictor
     assert linocut.SamAutomaticMaskGenerator is SamAutomaticMaskGenerator
+    assert linocut.sam_model_registry is sam_model_registry
+
+
+REQUIRED = inspect.Parameter.empty
+PROMPTS = {"mask_input": None, "multimask_output": True, "return_logits": False}
+# The signatures of segment_anything 1.0 as it is published: every argument with its default, in order.
+OFFICIAL: list[tuple[Any, dict[str, Any]]] = [
+    (SamPredictor, {"sam_model": REQUIRED}),
+    (SamPredictor.set_image, {"self": REQUIRED, "image": REQUIRED, "image_format": "RGB"}),
+    (
+        SamPredictor.set_torch_image,
+        {"self": REQUIRED, "transformed_image": REQUIRED, "original_image_size": REQUIRED},
+    ),
+    (SamPredictor.predict, {"self": REQUIRED, "point_coords": None, "point_labels": None, "box": None, **PROMPTS}),
+    (
+        SamPredictor.predict_torch,
+        {"self": REQUIRED, "point_coords": REQUIRED, "point_labels": REQUIRED, "boxes": None, **PROMPTS},
+    ),
+    (SamPredictor.get_image_embedding, {"self": REQUIRED}),
+    (SamPredictor.reset_image, {"self": REQUIRED}),
+    (
+        SamAutomaticMaskGenerator,
+        {
+            "model": REQUIRED,
+            "points_per_side": 32,
+            "points_per_batch": 64,
+            "pred_iou_thresh": 0.88,
+            "stability_score_thresh": 0.95,
+            "stability_score_offset": 1.0,
+            "box_nms_thresh": 0.7,
+            "crop_n_layers": 0,
+            "crop_nms_thresh": 0.7,
+            "crop_overlap_ratio": 512 / 1500,
+            "crop_n_points_downscale_factor": 1,
+            "point_grids": None,
+            "min_mask_region_area": 0,
+            "output_mode": "binary_mask",
+        },
+    ),
+    (SamAutomaticMaskGenerator.generate, {"self": REQUIRED, "image": REQUIRED}),
+]
+OUR_DEFAULTS = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.55, "stability_score_offset": 0.5}
+
+
+@pytest.mark.parametrize(("ours", "official"), OFFICIAL, ids=[ours.__qualname__ for ours, _ in OFFICIAL])
+def test_arguments_are_called_and_ordered_as_the_official_ones(ours: Any, official: dict[str, Any]) -> None:
+    taken = list(inspect.signature(ours).parameters.values())
+    assert [parameter.name for parameter in taken[: len(official)]] == list(official)
+    for parameter in taken[: len(official)]:
+        assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        if official[parameter.name] is not REQUIRED:
+            assert parameter.default == OUR_DEFAULTS.get(parameter.name, official[parameter.name])
+    assert all(added.kind is inspect.Parameter.KEYWORD_ONLY for added in taken[len(official) :])
+
+
+@pytest.mark.parametrize("key", ["default", "vit_h", "vit_l", "vit_b"])
+def test_a_script_written_for_segment_anything(key: str, coins: Image) -> None:
+    sam = linocut.sam_model_registry[key](checkpoint=None)
+    sam.to(device="cpu")
+    assert sam.device == torch.device("cpu")
+    predictor = linocut.SamPredictor(sam_model=sam)
+    assert predictor.device == sam.device
+    predictor.set_image(coins)
+    masks, _, _ = predictor.predict(np.array([COIN]), np.array([1]), multimask_output=False)
+    assert masks.shape == (1, HEIGHT, WIDTH)
+    generator = linocut.SamAutomaticMaskGenerator(sam, 8, 64, 0.5)
+    assert (generator.options.points_per_side, generator.options.points_per_batch) == (8, 64)
+    assert isinstance(generator.predictor, SamPredictor)
+    assert generator.predictor.model is sam
+
+
+def test_the_registry_has_the_official_keys_and_no_other() -> None:
+    assert set(sam_model_registry) == {"default", "vit_h", "vit_l", "vit_b"}
+
+
+def test_a_checkpoint_is_linocut_s_own(tmp_path: Path) -> None:
+    for checkpoint in ("sam_vit_h_4b8939.pth", tmp_path / "sam.pth"):
+        with pytest.raises(ValueError, match=r"\.safetensors file .*, or None .*, got .*pth'.* cannot use Segment"):
+            sam_model_registry["vit_h"](checkpoint=checkpoint)
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*mine\.safetensors"):
+        sam_model_registry["vit_h"](tmp_path / "mine.safetensors")
+    loaded = sam_model_registry["default"](bundled_path())
+    assert isinstance(loaded, Segmenter)
 
 
 def test_without_a_model_the_bundled_one_is_loaded() -> None:
@@ -152,10 +239,50 @@ def test_an_empty_mask_input_beside_a_point_says_nothing(predictor: SamPredictor
     np.testing.assert_array_equal(plain, other)
 
 
-def test_points_mean_pixels_and_the_far_edge_is_still_inside(predictor: SamPredictor) -> None:
-    for x, y in ((0, 0), (WIDTH - 1, HEIGHT - 1), (WIDTH - 0.2, HEIGHT), (WIDTH, 5)):
-        masks, _, _ = predictor.predict(np.array([[x, y]]), np.array([1]), multimask_output=False)
-        assert masks.shape == (1, HEIGHT, WIDTH)
+@pytest.mark.parametrize(
+    ("point", "meant"),
+    [
+        ((0, 0), (0.5, 0.5)),
+        ((WIDTH - 1, HEIGHT - 1), (WIDTH - 0.5, HEIGHT - 0.5)),
+        ((WIDTH, 5), (WIDTH, 5.5)),
+        ((400, -7.5), (WIDTH, 0)),
+        ((-3, 1e6), (0, HEIGHT)),
+    ],
+)
+def test_points_mean_pixels_and_are_moved_into_the_image(
+    predictor: SamPredictor, point: tuple[float, float], meant: tuple[float, float]
+) -> None:
+    masks, _, _ = predictor.predict(np.array([point]), np.array([1]), multimask_output=False)
+    assert predictor.features is not None
+    expected = predictor.model.decode(predictor.features, [Prompt((meant,), (True,))])[0]
+    np.testing.assert_array_equal(masks[0], expected.array)
+
+
+@pytest.mark.parametrize("multimask_output", [True, False])
+def test_where_no_object_is_named_masks_are_empty(predictor: SamPredictor, *, multimask_output: bool) -> None:
+    negative = {"point_coords": np.array([COIN, OTHER]), "point_labels": np.array([0, -1])}
+    nothing = np.full((1, 256, 256), -5.0)
+    count = 3 if multimask_output else 1
+    for prompts in (negative, {"mask_input": nothing}, negative | {"mask_input": nothing}):
+        masks, scores, low = predictor.predict(**prompts, multimask_output=multimask_output)
+        assert masks.shape == (count, HEIGHT, WIDTH)
+        assert masks.dtype == np.bool_
+        assert not masks.any()
+        assert scores.tolist() == [0.0] * count
+        assert low.shape == (count, 256, 256)
+        assert (low < 0).all()
+        logits, _, _ = predictor.predict(**prompts, multimask_output=multimask_output, return_logits=True)
+        assert (logits < 0).all()
+
+
+def test_an_object_that_is_not_named_leaves_the_others_of_its_batch_alone(predictor: SamPredictor) -> None:
+    points = torch.tensor([[COIN], [OTHER], [OTHER]], dtype=torch.float32)
+    masks, scores, _ = predictor.predict_torch(points, torch.tensor([[1], [0], [1]]))
+    expected, expected_scores, _ = predictor.predict_torch(points[[0, 2]], torch.tensor([[1], [1]]))
+    assert torch.equal(masks[[0, 2]], expected)
+    assert torch.equal(scores[[0, 2]], expected_scores)
+    assert not masks[1].any()
+    assert not scores[1].any()
 
 
 def test_blue_first(model: Segmenter, coins: Image) -> None:
@@ -259,10 +386,9 @@ POINT = {"point_coords": np.array([COIN]), "point_labels": np.array([1])}
         (POINT | {"point_coords": np.array(COIN)}, r"got \(2,\) and \(1,\)"),
         (POINT | {"point_labels": np.array([1, 0])}, r"got \(1, 2\) and \(2,\)"),
         (POINT | {"point_labels": np.array([2])}, r"point_labels must be 1 .*, got \[2\]"),
-        (POINT | {"point_labels": np.array([0])}, "got only negative points"),
         (POINT | {"point_labels": np.array([-1])}, "got nothing"),
-        (POINT | {"point_coords": np.array([[400, 5]])}, "lies outside the image"),
-        (POINT | {"point_coords": np.array([[-1, 5]])}, "lies outside the image"),
+        (POINT | {"point_coords": np.array([[np.nan, 5]])}, "points must be finite"),
+        ({"box": np.array([400, 5, 500, 9])}, "touch the image"),
         ({"box": np.array([1, 2, 3])}, "got 3 numbers"),
         ({"box": np.array([5, 5, 5, 9])}, "x0 < x1"),
         (

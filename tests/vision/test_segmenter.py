@@ -14,8 +14,9 @@ from PIL import Image as PilImage
 from torch.utils.flop_counter import FlopCounterMode
 
 from linocut.vision.encoder import MULTIPLE, Embedding, Octave, octave_count
-from linocut.vision.prompts import Prompt
-from linocut.vision.segmenter import CANDIDATES, Segmenter, _alike, _Candidate, _given
+from linocut.vision.masks import Mask
+from linocut.vision.prompts import GivenMask, Prompt
+from linocut.vision.segmenter import CANDIDATES, Segmenter, _alike, _area, _Candidate
 from linocut.vision.windows import MAX_WINDOWS, Window, fit, top_level
 
 Image = NDArray[np.uint8]
@@ -113,7 +114,7 @@ def test_a_negative_click_takes_its_place_out(model: Segmenter, coins: Image, co
     (x, y), (nx, ny) = COINS[3], COINS[4]
     both = np.zeros(coins.shape[:2], bool)
     both[100:215, 180:240] = True
-    prompt = Prompt(((x + 0.5, y + 0.5), (nx + 0.5, ny + 0.5)), (True, False), mask=both)
+    prompt = Prompt.of([(x + 0.5, y + 0.5), (nx + 0.5, ny + 0.5)], (True, False), mask=both)
     mask = model.decode(coins_embedding, [prompt])[0].array
     assert mask[y, x]
     assert not mask[ny, nx]
@@ -145,7 +146,7 @@ def test_a_batch_is_its_prompts_one_by_one(model: Segmenter, coins: Image, coins
         click(335, 43),
         Prompt(box=(20.0, 100.0, 70.0, 150.0)),
         Prompt(((155.5, 51.5), (216.5, 52.5)), (True, False)),
-        Prompt(mask=given),
+        Prompt.of(mask=given),
         click(360, 270),
         Prompt(((155.5, 51.5),), (True,), box=(130.0, 30.0, 180.0, 80.0)),
     ]
@@ -193,6 +194,16 @@ def test_three_candidates_from_the_smallest_to_the_largest(
     assert all(0 <= m.score <= 1 and 0 <= m.stability <= 1 for m in (mask, *mask.candidates))
 
 
+def test_what_lies_outside_the_image_does_not_make_a_candidate_larger() -> None:
+    large, small = np.full((2, 256, 256), -1, np.float32)
+    large[:100, :100] = 1
+    small[:100, :60] = small[:100, 150:] = 1
+    areas = [_area(Mask(logits, Window(0, 16, 0), (100, 120), score=0.5)) for logits in (small, large)]
+    assert areas == [60 * 100, 100 * 100]
+    # cells of four pixels; the image cuts the last ones
+    assert _area(Mask(large, Window(2, 0, 0), (390, 1000), score=0.5)) == 98 * 100 * 4**2
+
+
 def test_alternatives_cost_nothing_until_they_are_asked_for(
     model: Segmenter, coins_embedding: Embedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +246,7 @@ def test_images_of_any_size_are_cut(untrained: Segmenter, size: tuple[int, int])
     height, width = size
     corners = [(0.0, 0.0), (float(width), float(height)), (width / 2, height / 2)]
     prompts = [Prompt((corner,), (True,)) for corner in corners]
-    prompts += [Prompt(box=(0.0, 0.0, float(width), float(height))), Prompt(mask=np.ones(size, bool))]
+    prompts += [Prompt(box=(0.0, 0.0, float(width), float(height))), Prompt.of(mask=np.ones(size, bool))]
     for mask in untrained.decode(embedding, prompts):
         assert mask.array.shape == size
         assert np.isfinite(mask.logits).all()
@@ -312,7 +323,7 @@ def test_a_path_opens(untrained: Segmenter, tmp_path: Any) -> None:
         click(600, 600),
         Prompt(((600.5, 600.5), (700.5, 640.5)), (True, False)),
         Prompt(box=(500.0, 500.0, 700.0, 650.0)),
-        Prompt(((600.5, 600.5),), (True,), mask=np.kron([[0, 1], [0, 0]], np.ones((512, 512))).astype(bool)),
+        Prompt.of([(600.5, 600.5)], mask=np.kron([[0, 1], [0, 0]], np.ones((512, 512), np.uint8))),
     ],
     ids=["click", "clicks", "box", "mask"],
 )
@@ -321,9 +332,10 @@ def test_the_work_of_a_prompt_does_not_depend_on_the_image(untrained: Segmenter,
     for side in (1024, 4096, 65_536):
         asked = prompt
         if prompt.mask is not None:
-            if side > 4096:
-                continue
-            asked = Prompt(prompt.points, prompt.labels, mask=np.pad(prompt.mask, ((0, side - 1024),) * 2))
+            # a crop of the image: as a whole, the largest would take 4 GB
+            given = GivenMask.of(prompt.mask.pixels, offset=(512, 0), shape=(side, side))
+            assert given.pixels.nbytes == 512 * 512
+            asked = Prompt(prompt.points, prompt.labels, mask=given)
         windows: list[int] = []
         hook = untrained.net.decoder.register_forward_pre_hook(
             lambda _, inputs, seen=windows: seen.append(len(inputs[0].stride8))
@@ -339,21 +351,10 @@ def test_the_work_of_a_prompt_does_not_depend_on_the_image(untrained: Segmenter,
 
 def test_a_given_mask_is_seen_as_finely_as_it_deserves(untrained: Segmenter) -> None:
     # 40 pixels in an image of 8192: as 64 cells over the whole image they would be a third of one cell
-    given = np.zeros((8192, 8192), bool)
-    given[5000:5040, 3000:3030] = True
+    given = GivenMask.of(np.ones((40, 30), bool), offset=(3000, 5000), shape=(8192, 8192))
     mask = untrained.decode(flat_embedding(8192, 8192), [Prompt(mask=given)])[0]
     assert mask.window == fit((3000.0, 5000.0, 3030.0, 5040.0), (8192, 8192))
     assert mask.window.side == 128
-
-
-@pytest.mark.parametrize("window", [Window(-1, 32, 16), Window(0, 16, 32), Window(1, 0, 0)], ids=str)
-def test_a_given_mask_becomes_the_share_of_every_cell(window: Window) -> None:
-    mask = np.random.default_rng(0).random((300, 270)) < 0.4
-    canvas = np.zeros((1024, 1024), np.float32)
-    canvas[:300, :270] = mask
-    part = canvas[window.y : window.y + window.side, window.x : window.x + window.side]
-    expected = cv2.resize(part, (64, 64), interpolation=cv2.INTER_AREA)
-    torch.testing.assert_close(torch.sigmoid(_given(mask, window)), torch.from_numpy(expected), rtol=0, atol=1.1e-4)
 
 
 def test_a_part_that_fills_its_window_is_not_the_whole() -> None:
@@ -376,6 +377,16 @@ def test_a_click_in_an_enormous_image(untrained: Segmenter) -> None:
     mask = untrained.decode(flat_embedding(side, side), [Prompt(((123_456.0, 234_567.0),), (True,))])[0]
     assert mask.size == (side, side)
     assert top_level((side, side)) > 10
+
+
+def test_the_device_is_the_cpu(untrained: Segmenter) -> None:
+    assert untrained.device == torch.device("cpu")
+    for device in ("cpu", torch.device("cpu"), untrained.device):
+        assert untrained.to(device=device) is untrained
+        assert untrained.to(device) is untrained
+    for device in ("cuda", "cuda:0", torch.device("cuda"), "mps", 0, None, torch.float16):
+        with pytest.raises(ValueError, match=r"device must be 'cpu', got .*: Linocut computes on the CPU alone"):
+            untrained.to(device)
 
 
 def test_the_dtype_is_chosen(monkeypatch: pytest.MonkeyPatch, untrained: Segmenter) -> None:

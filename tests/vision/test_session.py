@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from linocut.vision.masks import Mask
@@ -152,7 +153,9 @@ def test_choosing_a_candidate_makes_it_the_mask(session: Session) -> None:
         assert picked is mask.candidates[index]
         assert session.mask is picked
         assert session.prompt.mask is not None
-        np.testing.assert_array_equal(session.prompt.mask, picked.array)
+        np.testing.assert_array_equal(session.prompt.mask.array, picked.array)
+        # no more than the object's own rectangle is kept for the clicks to come, and in the history
+        np.testing.assert_array_equal(session.prompt.mask.pixels, picked.crop)
         session.undo()
 
 
@@ -171,14 +174,43 @@ def test_painting_starts_from_a_mask_of_one_s_own(session: Session) -> None:
     assert (mask.array & (given > 0)).sum() / (mask.array | (given > 0)).sum() > 0.5
 
 
+def test_a_painted_mask_is_kept_as_its_rectangle(session: Session) -> None:
+    given = np.zeros(session.image.shape[:2], bool)
+    given[8:44, 28:64] = True
+    session.paint(given)
+    assert session.prompt.mask is not None
+    assert session.prompt.mask.pixels.shape == (36, 36)
+    kept = session.prompt.mask
+    session.click(100, 25, positive=False)
+    assert session.prompt.mask is kept
+
+
+@pytest.mark.parametrize("value", [0.3, float("nan")])
+def test_probabilities_cannot_be_painted(session: Session, value: float) -> None:
+    with pytest.raises(TypeError, match=r"bools or integers, got float64; threshold first, as in mask > 0.5"):
+        session.paint(np.full(session.image.shape[:2], value))
+    assert session.mask is None
+
+
+def test_what_is_no_number_is_named(session: Session) -> None:
+    with pytest.raises(TypeError, match="click takes numbers, in pixels, got x='a'"):
+        session.click("a", 3)
+    with pytest.raises(TypeError, match="click takes numbers, in pixels, got x=None, y='3'"):
+        session.click(None, "3")
+    with pytest.raises(TypeError, match="box takes numbers, in pixels, got y1='9'"):
+        session.box(0, 0, 9, "9")
+    session.click(np.float32(45), torch.tensor(25))
+    assert session.prompt.points == ((45.5, 25.5),)
+
+
 def test_a_click_that_fails_changes_nothing(session: Session) -> None:
     mask = session.click(45, 25)
     prompt = session.prompt
     for x, y in ((128, 5), (-1, 5), (5, 116), (5, -0.1), (float("nan"), 5)):
         with pytest.raises(ValueError, match="lies outside the image, which is 128 x 116 pixels"):
             session.click(x, y)
-    with pytest.raises(ValueError, match="x0 < x1"):
-        session.box(50, 50, 50, 60)
+    with pytest.raises(ValueError, match=r"box \(50, 50, 10, 10\) must have x0 < x1 and y0 < y1"):
+        session.box(50, 50, 10, 10)
     with pytest.raises(ValueError, match="mask must have the image's shape"):
         session.paint(np.ones((3, 3), bool))
     assert session.mask is mask

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 
+from linocut.data.boxes import bounding_box
 from linocut.vision.masks import Mask
-from linocut.vision.prompts import transfer
+from linocut.vision.prompts import GivenMask, transfer
+from linocut.vision.windows import fit
 
 LOW_SIDE = 256
 """Side of a low-resolution mask, in cells."""
@@ -42,21 +44,37 @@ def frame_logits(mask: Mask) -> Float[NDArray[np.float32], "256 256"]:
     return logits
 
 
-def image_mask(logits: Float[NDArray[np.float32], "256 256"], size: tuple[int, int]) -> Bool[NDArray[np.bool_], "h w"]:
+def given_mask(logits: Float[NDArray[np.float32], "256 256"], size: tuple[int, int]) -> GivenMask:
     """SAM's low-resolution logits as a mask of an image of ``size`` (height, width): enlarged bilinearly, cut at 0.
 
-    Cells that are not wholly image are not asked: their padding would eat into a mask at the image's border.
+    Only the pixels around the mask are worked out. Cells that are not wholly image are not asked: their padding would
+    eat into a mask at the image's border.
     """
     scale = LOW_SIDE / max(size)
-    wide = logits
-    for extent in size:  # rows first; the transpose then brings the columns to the front, and back again
-        last = max(int(extent * scale), 1) - 1
-        at = np.clip((np.arange(extent) + 0.5) * scale - 0.5, 0, last)
+    asked = [max(int(extent * scale), 1) for extent in size]
+    inside = logits[: asked[0], : asked[1]] > 0
+    if not inside.any():
+        return GivenMask.of(np.zeros((0, 0), dtype=bool), shape=size)
+    x0, y0, x1, y1 = bounding_box(inside)
+    wide, starts = logits, []
+    # rows first; the transpose then brings the columns to the front, and back again
+    for extent, cells, first, end in zip(size, asked, (y0, x0), (y1, x1), strict=True):
+        # one cell more than the mask on either side: the interpolation reaches no farther
+        start = max(int((first - 1) / scale), 0)
+        stop = extent if end == cells else min(int((end + 1) / scale) + 1, extent)
+        at = np.clip((np.arange(start, stop) + 0.5) * scale - 0.5, 0, cells - 1)
         low = at.astype(np.intp)
-        high = np.minimum(low + 1, last)
+        high = np.minimum(low + 1, cells - 1)
         share = (at - low).astype(np.float32)[:, None]
         wide = (wide[low] * (1 - share) + wide[high] * share).T
-    return wide > 0
+        starts.append(start)
+    return GivenMask.of(wide > 0, offset=(starts[1], starts[0]), shape=size)
+
+
+def empty_mask(size: tuple[int, int]) -> Mask:
+    """A mask of an image of ``size`` (height, width) that has no pixels and the score 0."""
+    logits = np.full((LOW_SIDE, LOW_SIDE), _NOWHERE, dtype=np.float32)
+    return Mask(logits, fit((0, 0, size[1], size[0]), size), size, score=0.0)
 
 
 def image_logits(mask: Mask) -> Float[NDArray[np.float32], "h w"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,9 +15,87 @@ from torch import Tensor
 from torch.nn import functional
 
 from linocut.vision.decoder import GRID, WindowPrompt
-from linocut.vision.windows import Window
+from linocut.vision.masks import tighten
+from linocut.vision.windows import Window, fit
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMask:
+    """A mask to correct: the pixels of the smallest rectangle that holds it, and where that lies.
+
+    So prompts are as small as their object, however large the image. Make one with :meth:`of`.
+
+    Attributes:
+        pixels: (h, w) bool; (0, 0) if it is empty.
+        x: left edge of the rectangle in image pixels.
+        y: top edge of the rectangle in image pixels.
+        size: (height, width) of the image.
+    """
+
+    pixels: NDArray[np.bool_]
+    x: int
+    y: int
+    size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, mask: ArrayLike, *, offset: tuple[int, int] = (0, 0), shape: tuple[int, int] | None = None
+    ) -> GivenMask:
+        """Build from a mask of the whole image, or of a rectangle of it.
+
+        Args:
+            mask: (h, w) bool or integer; every value that is not 0 is foreground.
+            offset: (x, y) of the mask's left top pixel in the image.
+            shape: (height, width) of the image; by default the mask is the whole image.
+
+        Raises:
+            TypeError: if the mask holds neither bools nor integers.
+            ValueError: if it has not two axes or does not lie inside ``shape``.
+
+        Example:
+            >>> given = GivenMask.of([[0, 0, 0], [0, 1, 1]])
+            >>> given.pixels, given.x, given.y, given.size
+            (array([[ True,  True]]), 1, 1, (2, 3))
+        """
+        values = np.asarray(mask)
+        if values.dtype.kind not in "bui":
+            raise TypeError(f"mask must hold bools or integers, got {values.dtype}; threshold first, as in mask > 0.5")
+        if values.ndim != 2:
+            raise ValueError(f"mask must have shape (H, W), got {values.shape}")
+        height, width = values.shape if shape is None else shape
+        x, y = offset
+        if x < 0 or y < 0 or x + values.shape[1] > width or y + values.shape[0] > height:
+            raise ValueError(f"mask of shape {values.shape} at offset {offset} must lie inside shape {(height, width)}")
+        return cls(*tighten(values if values.dtype == np.bool_ else values != 0, x, y), (height, width))
+
+    @property
+    def array(self) -> NDArray[np.bool_]:
+        """(H, W) bool, the mask over the whole image."""
+        full = np.zeros(self.size, dtype=bool)
+        full[self.y : self.y + self.pixels.shape[0], self.x : self.x + self.pixels.shape[1]] = self.pixels
+        return full
+
+    @cached_property
+    def window(self) -> Window:
+        """The finest window that holds it."""
+        height, width = self.pixels.shape
+        return fit((self.x, self.y, self.x + width, self.y + height), self.size)
+
+    @cached_property
+    def cover(self) -> Float[NDArray[np.float32], "64 64"]:
+        """How much of every cell of its window it covers, 0 to 1; worked out once, for all the clicks that follow."""
+        cell = self.window.side // GRID
+        top, left = self.y - self.window.y, self.x - self.window.x
+        height, width = self.pixels.shape
+        rows = np.arange(top // cell, -(-(top + height) // cell))
+        columns = np.arange(left // cell, -(-(left + width) // cell))
+        parts = np.add.reduceat(self.pixels, np.maximum(rows * cell - top, 0), axis=0, dtype=np.int32)
+        covered = np.add.reduceat(parts, np.maximum(columns * cell - left, 0), axis=1)
+        share = np.zeros((GRID, GRID), dtype=np.float32)
+        share[np.ix_(rows, columns)] = covered / cell**2
+        return share
 
 
 @dataclass(frozen=True)
@@ -27,13 +106,31 @@ class Prompt:
         points: (x, y) in pixels of the original image, the centre of the first pixel at (0.5, 0.5) or anywhere in it.
         labels: True for a positive point, False for a negative one; as many as points.
         box: x0, y0, x1, y1 in pixels, edges included, or None.
-        mask: (H, W) bool of the image's size, a mask to correct, or None.
+        mask: a mask to correct, or None; :meth:`of` takes it as an array.
+
+    Raises:
+        TypeError: if ``mask`` is an array.
+        ValueError: if there are not as many labels as points.
+
+    Example:
+        >>> Prompt.of(points=[(56.5, 48.5), (10.5, 12.5)], labels=[1, 0])
+        Prompt(points=((56.5, 48.5), (10.5, 12.5)), labels=(True, False), box=None, mask=None)
     """
 
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[bool, ...] = ()
     box: Box | None = None
-    mask: NDArray[np.bool_] | None = None
+    mask: GivenMask | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.points) != len(self.labels):
+            raise ValueError(
+                f"a prompt needs one label a point, got {len(self.points)} points and {len(self.labels)} labels"
+            )
+        if not isinstance(self.mask, GivenMask | None):
+            raise TypeError(
+                f"mask must be a GivenMask, got {type(self.mask).__name__}; Prompt.of(mask=array) makes one of an array"
+            )
 
     @classmethod
     def of(
@@ -41,11 +138,12 @@ class Prompt:
         points: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
+        mask: ArrayLike | GivenMask | None = None,
     ) -> Prompt:
         """Build from arrays: points (n, 2), labels (n,) of 1 and 0 (1 where left out), box (4,), mask (H, W).
 
         Raises:
+            TypeError: for a mask of something else than bools or integers.
             ValueError: for a wrong shape, a label other than 0 or 1, NaN, or a box without area.
         """
         xy = np.zeros((0, 2)) if points is None else np.asarray(points, dtype=np.float64)
@@ -61,14 +159,11 @@ class Prompt:
             raise ValueError(f"box must be x0, y0, x1, y1, got {len(corners)} numbers")
         if corners is not None and not (np.isfinite(corners).all() and (corners[:2] < corners[2:]).all()):
             raise ValueError(f"box must be finite with x0 < x1 and y0 < y1, got {corners.tolist()}")
-        pixels = None if mask is None else np.asarray(mask).astype(bool)
-        if pixels is not None and pixels.ndim != 2:
-            raise ValueError(f"mask must have shape (H, W), got {pixels.shape}")
         return cls(
             tuple((float(x), float(y)) for x, y in xy),
             tuple(bool(s) for s in signs),
             None if corners is None else (float(corners[0]), float(corners[1]), float(corners[2]), float(corners[3])),
-            pixels,
+            mask if mask is None or isinstance(mask, GivenMask) else GivenMask.of(mask),
         )
 
     def check(self, size: tuple[int, int]) -> Prompt:
@@ -81,18 +176,23 @@ class Prompt:
             ValueError: if it is empty, has only negative points, or lies outside the image.
         """
         height, width = size
-        mask = self.mask if self.mask is not None and self.mask.any() else None
-        if not any(self.labels) and self.box is None and mask is None:
+        if not self.names_object:
             what = "an empty mask" if self.mask is not None else "only negative points" if self.points else "nothing"
             raise ValueError(f"a prompt needs a positive point, a box or a mask, got {what}")
         for x, y in self.points:
             if not (0 <= x <= width and 0 <= y <= height):
                 raise ValueError(f"point ({x:g}, {y:g}) lies outside the image, which is {width} x {height} pixels")
         box = None if self.box is None else _clip(self.box, size)
-        if self.mask is not None and self.mask.shape != size:
-            raise ValueError(f"mask must have the image's shape {size}, got {self.mask.shape}")
+        if self.mask is not None and self.mask.size != size:
+            raise ValueError(f"mask must have the image's shape {size}, got {self.mask.size}")
+        mask = self.mask if self.mask is not None and self.mask.pixels.size else None
         ordered = sorted(zip(self.points, self.labels, strict=True))
         return Prompt(tuple(p for p, _ in ordered), tuple(label for _, label in ordered), box, mask)
+
+    @property
+    def names_object(self) -> bool:
+        """Whether it says where the object is: by a positive point, a box or a mask that is not empty."""
+        return any(self.labels) or self.box is not None or (self.mask is not None and self.mask.pixels.size > 0)
 
     @property
     def positive(self) -> list[tuple[float, float]]:
@@ -112,7 +212,7 @@ def _clip(box: Box, size: tuple[int, int]) -> Box:
     x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height))
     if x1 - x0 <= 0 or y1 - y0 <= 0:
         raise ValueError(
-            f"box {tuple(f'{v:g}' for v in box)} must be x0 < x1, y0 < y1 and touch the image, "
+            f"box ({', '.join(f'{edge:g}' for edge in box)}) must have x0 < x1 and y0 < y1 and touch the image, "
             f"which is {width} x {height} pixels"
         )
     return x0, y0, x1, y1

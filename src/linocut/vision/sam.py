@@ -1,18 +1,23 @@
-"""Segment Anything's interface over Linocut, so that code written for it runs unchanged.
+"""Segment Anything's interface over Linocut: models by SAM's names, and its predictor.
 
-The classes have the methods, argument names, shapes and dtypes of the official ``segment_anything`` package
-(Kirillov et al., *Segment Anything*, ICCV 2023; https://github.com/facebookresearch/segment-anything). What differs,
-because Linocut does not resize images:
+Code written for the official ``segment_anything`` package (Kirillov et al., *Segment Anything*, ICCV 2023;
+https://github.com/facebookresearch/segment-anything) runs with another import and without SAM's checkpoint: methods,
+arguments, their order, shapes and dtypes are the same. What differs, because Linocut does not resize images:
 
 - ``transform`` changes nothing: transformed and original coordinates are the same.
 - ``get_image_embedding`` has the size of the image, not 64 × 64.
 - Low-resolution masks do keep SAM's frame: the image's long side is 256 cells, the rest is padding right and below.
-- Prompts are checked: a point outside the image, or negative points alone, are errors.
+
+Nor does SAM check its prompts. Here a point outside the image is moved to its edge, and prompts that name no object
+(negative points or an empty ``mask_input``, and nothing else) give empty masks with the score 0; arrays of a wrong
+shape, a box outside the image and no prompt at all are errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +27,42 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from linocut.vision.encoder import Embedding
-from linocut.vision.everything import segment_everything
-from linocut.vision.frames import LOW_SIDE, frame_logits, image_logits, image_mask
+from linocut.vision.frames import LOW_SIDE, empty_mask, frame_logits, given_mask, image_logits
 from linocut.vision.masks import Mask
-from linocut.vision.options import EverythingOptions
 from linocut.vision.prompts import Prompt
 from linocut.vision.segmenter import CANDIDATES, Segmenter
 from linocut.vision.weights import load
+
+
+def build_sam(checkpoint: str | Path | None = None) -> Segmenter:
+    """Load a segmenter, as SAM's scripts do: ``sam_model_registry["vit_h"](checkpoint=None)``.
+
+    Args:
+        checkpoint: a ``.safetensors`` file of Linocut weights; None takes those that ship with Linocut.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a checkpoint of Segment Anything, or a file that does not hold Linocut weights.
+
+    Example:
+        >>> from linocut import SamPredictor, sam_model_registry
+        >>> sam = sam_model_registry["vit_h"](checkpoint=None)
+        >>> sam.to(device="cpu").device
+        device(type='cpu')
+        >>> predictor = SamPredictor(sam)
+    """
+    if checkpoint is not None and Path(checkpoint).suffix != ".safetensors":
+        raise ValueError(
+            f"checkpoint must be a .safetensors file of Linocut weights, or None for those that ship, got "
+            f"{str(checkpoint)!r}: Linocut is another network, which cannot use Segment Anything's weights"
+        )
+    return load(checkpoint)
+
+
+sam_model_registry: dict[str, Callable[..., Segmenter]] = dict.fromkeys(
+    ("default", "vit_h", "vit_l", "vit_b"), build_sam
+)
+"""Segment Anything's names of its models. Linocut has one network: each of them loads it, see :func:`build_sam`."""
 
 
 class Unresized:
@@ -63,7 +97,7 @@ class SamPredictor:
     """The official ``SamPredictor``: set an image once, then ask for masks.
 
     Args:
-        model: a segmenter; None loads the bundled one.
+        sam_model: a segmenter; None loads the bundled one.
 
     Attributes:
         model: the segmenter.
@@ -82,15 +116,15 @@ class SamPredictor:
         ((3, 96, 128), (3,), (3, 256, 256))
     """
 
-    def __init__(self, model: Segmenter | None = None) -> None:
-        self.model = load() if model is None else model
+    def __init__(self, sam_model: Segmenter | None = None) -> None:
+        self.model = load() if sam_model is None else sam_model
         self.transform = Unresized()
         self.reset_image()
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where the model computes: the CPU."""
+        return self.model.device
 
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
         """Encode an image; all prompts are about it until the next. One that is refused leaves no image set.
@@ -148,8 +182,9 @@ class SamPredictor:
         """Masks of one object.
 
         Args:
-            point_coords: (N, 2) x, y in pixels; a whole number means that pixel's centre, as in SAM.
-            point_labels: (N,) 1 positive, 0 negative, −1 no point (padding).
+            point_coords: (N, 2) x, y in pixels; a whole number means that pixel's centre, as in SAM. Points outside
+                the image are moved to its edge.
+            point_labels: (N,) 1 positive, 0 negative, −1 no point (padding). Negative points alone name no object.
             box: (4,) x0, y0, x1, y1 in pixels, edges included.
             mask_input: (1, 256, 256) logits of an earlier answer.
             multimask_output: three masks, smallest first, in place of one.
@@ -158,10 +193,11 @@ class SamPredictor:
         Returns:
             Masks (C, H, W) bool, or float32 logits; predicted IoU (C,); low-resolution logits (C, 256, 256). C is 3
             or 1. Where there are fewer than three alternatives (a mask to correct has none) the last is repeated.
+            Where no object is named the masks are empty and their scores 0.
 
         Raises:
             RuntimeError: if no image is set.
-            ValueError: for wrong shapes or labels, or prompts that :meth:`Segmenter.decode` refuses.
+            ValueError: for wrong shapes or labels, no prompt at all, or a box outside the image.
         """
         embedding = self._embedding()
         prompt = _prompt(embedding.size, point_coords, point_labels, box, mask_input)
@@ -198,7 +234,8 @@ class SamPredictor:
 
         Raises:
             RuntimeError: if no image is set.
-            ValueError: for wrong shapes or labels, numbers of objects that differ, or prompts that are refused.
+            ValueError: for wrong shapes or labels, numbers of objects that differ, no prompt at all, or a box outside
+                the image.
         """
         embedding = self._embedding()
         given = {"point_coords": point_coords, "point_labels": point_labels, "boxes": boxes, "mask_input": mask_input}
@@ -246,53 +283,21 @@ class SamPredictor:
         return self.features
 
     def _answer(self, prompts: Sequence[Prompt], multimask_output: bool) -> list[list[Mask]]:
-        """For each prompt three masks, or one."""
-        best = self.model.decode(self._embedding(), prompts, candidates=CANDIDATES if multimask_output else 1)
-        if not multimask_output:
-            return [[mask] for mask in best]
-        return [[*mask.candidates, *[mask.candidates[-1]] * (CANDIDATES - len(mask.candidates))] for mask in best]
+        """For each prompt three masks, or one; empty ones where it names no object."""
+        embedding, count = self._embedding(), CANDIDATES if multimask_output else 1
+        # no prompt at all is for `decode` to refuse
+        askable = [prompt.names_object or prompt == Prompt() for prompt in prompts]
+        answers = iter(self.model.decode(embedding, list(compress(prompts, askable)), candidates=count))
+        nothing = empty_mask(embedding.size)
+        return [_alternatives(next(answers) if is_askable else nothing, count) for is_askable in askable]
 
 
-class SamAutomaticMaskGenerator:
-    """The official ``SamAutomaticMaskGenerator`` over :meth:`Segmenter.everything`.
-
-    Args:
-        model: a segmenter.
-        points_per_side: points of the grid along each side; None takes ``point_grids``.
-        **options: SAM's other options, by SAM's names: the fields of
-            :class:`linocut.vision.options.EverythingOptions`. The thresholds' defaults are Linocut's own, because
-            its scores are calibrated differently.
-
-    Raises:
-        TypeError: for an option that does not exist.
-        ValueError: for a value out of range.
-
-    Example:
-        >>> import linocut
-        >>> generator = linocut.SamAutomaticMaskGenerator(linocut.load(), points_per_side=2, pred_iou_thresh=0.0)
-        >>> records = generator.generate(np.zeros((96, 128, 3), np.uint8))
-        >>> all(record["segmentation"].shape == (96, 128) for record in records)
-        True
-    """
-
-    def __init__(self, model: Segmenter, points_per_side: int | None = 32, **options: Any) -> None:
-        self.model = model
-        self.options = EverythingOptions(points_per_side=points_per_side, **options)
-
-    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        """Masks of everything in an image.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-
-        Returns:
-            One record a mask, largest first: ``segmentation``, ``area``, ``bbox`` (x, y, width, height),
-            ``predicted_iou``, ``point_coords``, ``stability_score`` and ``crop_box``.
-
-        Raises:
-            ValueError: for another shape or dtype.
-        """
-        return segment_everything(self.model, image, self.options).records()
+def _alternatives(mask: Mask, count: int) -> list[Mask]:
+    """A mask alone, or as many of its candidates as SAM gives: the last is repeated where there are fewer."""
+    if count == 1:
+        return [mask]
+    found = mask.candidates or (mask,)
+    return [*found, *[found[-1]] * (count - len(found))]
 
 
 def _array(mask: Mask) -> NDArray[np.bool_]:
@@ -313,14 +318,14 @@ def _prompt(
         low = np.asarray(mask_input, dtype=np.float32)
         if low.shape not in ((1, LOW_SIDE, LOW_SIDE), (LOW_SIDE, LOW_SIDE)):
             raise ValueError(f"mask_input must have shape (1, {LOW_SIDE}, {LOW_SIDE}), got {low.shape}")
-        mask = image_mask(low.reshape(LOW_SIDE, LOW_SIDE), size)
+        mask = given_mask(low.reshape(LOW_SIDE, LOW_SIDE), size)
     return Prompt.of(points, signs, box, mask)
 
 
 def _points(
     size: tuple[int, int], coords: ArrayLike | None, labels: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Points moved to pixel centres, without the padding."""
+    """Points moved to pixel centres and into the image, without the padding."""
     if (coords is None) != (labels is None):
         raise ValueError("point_coords and point_labels go together: one of them is missing")
     if coords is None or labels is None:
@@ -333,6 +338,4 @@ def _points(
     if not np.isin(signs, (-1, 0, 1)).all():
         raise ValueError(f"point_labels must be 1 (positive), 0 (negative) or -1 (padding), got {signs.tolist()}")
     xy, signs = xy[signs >= 0], signs[signs >= 0].astype(np.int64)
-    limit = np.array(size[::-1], dtype=np.float64)
-    # the half pixel to the centre must not carry a point at the far edge out of the image
-    return np.where(xy <= limit, np.minimum(xy + 0.5, limit), xy), signs
+    return np.clip(xy + 0.5, 0, size[::-1]), signs

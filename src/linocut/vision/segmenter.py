@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from linocut.data.boxes import bounding_box
 from linocut.data.images import open_image
 from linocut.data.limits import DEFAULT_MAX_PIXELS
-from linocut.vision.decoder import GRID, SLOTS
+from linocut.vision.decoder import SLOTS
 from linocut.vision.encoder import Embedding, normalize
 from linocut.vision.masks import Mask
 from linocut.vision.network import SegmenterNet, channels_last
@@ -68,6 +68,34 @@ class Segmenter(nn.Module):
         self.net = channels_last(net.to(self.dtype))
         self.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: the CPU."""
+        return next(self.parameters()).device
+
+    def to(self, device: str | torch.device) -> Segmenter:  # type: ignore[override]
+        """This segmenter, for scripts that put their model on a device: the CPU is the only one there is.
+
+        Unlike ``Module.to`` it takes no dtype, which is chosen once, by ``linocut.load(dtype=...)``.
+
+        Args:
+            device: ``"cpu"``.
+
+        Raises:
+            ValueError: for anything else.
+
+        Example:
+            >>> import linocut
+            >>> linocut.load().to(device="cpu").device
+            device(type='cpu')
+        """
+        if str(device).split(":")[0] != "cpu":
+            raise ValueError(
+                f"device must be 'cpu', got {device!r}: Linocut computes on the CPU alone; dtypes are for "
+                "linocut.load(dtype=...)"
+            )
+        return self
+
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
         """Encode an image once; linear in its number of pixels.
@@ -92,7 +120,7 @@ class Segmenter(nn.Module):
     def decode(self, embedding: Embedding, prompts: Sequence[Prompt], *, candidates: int = CANDIDATES) -> list[Mask]:
         """Answer prompts, several objects at once; the cost of each does not depend on the image's size.
 
-        Many prompts are answered in batches, so that memory does not grow with their number.
+        Many prompts are answered in batches, so that the memory it takes does not grow with their number.
 
         Args:
             embedding: of :meth:`encode`.
@@ -113,13 +141,14 @@ class Segmenter(nn.Module):
         return [mask for part in parts for mask in self._answer(embedding, part, candidates)]
 
     def _answer(self, embedding: Embedding, checked: Sequence[Prompt], candidates: int) -> list[Mask]:
-        """One batch of prompts."""
-        found = self._first(embedding, checked)
-        ranked = [sorted(seen, key=lambda c: (c.single, c.iou), reverse=True) for seen in found]
-        best = self._second(embedding, checked, [seen[0] for seen in ranked])
+        """One batch of prompts: only the most promising first-look mask of each gets its second look now."""
+        ranked = [
+            sorted(found, key=lambda c: (c.single, c.iou), reverse=True) for found in self._first(embedding, checked)
+        ]
+        best = self._second(embedding, checked, [found[0] for found in ranked])
         return [
-            mask.with_candidates(partial(self._alternatives, embedding, prompt, mask, seen, candidates))
-            for mask, prompt, seen in zip(best, checked, ranked, strict=True)
+            mask.with_candidates(partial(self._alternatives, embedding, prompt, mask, found, candidates))
+            for mask, prompt, found in zip(best, checked, ranked, strict=True)
         ]
 
     def _second(self, embedding: Embedding, prompts: Sequence[Prompt], chosen: Sequence[_Candidate]) -> list[Mask]:
@@ -138,11 +167,13 @@ class Segmenter(nn.Module):
     def _alternatives(
         self, embedding: Embedding, prompt: Prompt, mask: Mask, ranked: Sequence[_Candidate], count: int
     ) -> list[Mask]:
-        """A prompt's mask among what its other first-look masks, best first, become; smallest first."""
+        """``count`` masks for a prompt, smallest first: the one there is and second looks at others of the first look.
+
+        ``ranked`` are its first-look masks, best first; ``mask`` is what became of the best.
+        """
         others = _choose(ranked, count)[1:]
         rest = self._second(embedding, [prompt] * len(others), others) if others else []
-        own = mask.with_candidates(())
-        return sorted([own, *rest], key=lambda m: np.count_nonzero(m.logits > 0) * (m.window.side / len(m.logits)) ** 2)
+        return sorted([mask, *rest], key=_area)
 
     def _first(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[_Candidate]]:
         """The first look at every prompt; a given mask stands for it."""
@@ -150,8 +181,8 @@ class Segmenter(nn.Module):
         asked: list[tuple[int, Window]] = []
         for index, prompt in enumerate(prompts):
             if prompt.mask is not None:
-                window = fit(bounding_box(prompt.mask), embedding.size)
-                found[index].append(_Candidate(window, _given(prompt.mask, window), 1.0, single=True))
+                seen = torch.logit(torch.from_numpy(prompt.mask.cover), eps=1e-4)
+                found[index].append(_Candidate(prompt.mask.window, seen, 1.0, single=True))
             elif prompt.box is not None:
                 asked.append((index, fit(prompt.box, embedding.size)))
             else:
@@ -235,6 +266,14 @@ class Segmenter(nn.Module):
         return segment_everything(self, pixels, checked)
 
 
+def _area(mask: Mask) -> float:
+    """A mask's area in pixels of the image, counted in cells of its window: it need not be drawn."""
+    cell = mask.window.side / len(mask.logits)
+    height, width = mask.size
+    rows, columns = math.ceil((height - mask.window.y) / cell), math.ceil((width - mask.window.x) / cell)
+    return np.count_nonzero(mask.logits[:rows, :columns] > 0) * cell**2
+
+
 def _choose(ranked: Sequence[_Candidate], count: int) -> list[_Candidate]:
     """The best of one prompt's first-look masks, no two alike as long as there are others."""
     picked: list[_Candidate] = []
@@ -255,14 +294,3 @@ def _alike(a: _Candidate, b: _Candidate) -> bool:
     one, other = transfer(inside, [a.window, b.window], [frame, frame])[:, 0] > 0.5
     union = int((one | other).sum())
     return union == 0 or int((one & other).sum()) / union > _SAME
-
-
-def _given(mask: NDArray[np.bool_], window: Window) -> Tensor:
-    """A given mask as first-look logits in a window that lies in the image: how much of every cell it covers."""
-    cell = window.side // GRID
-    part = mask[window.y : window.y + window.side, window.x : window.x + window.side]
-    rows = np.add.reduceat(part, np.arange(0, part.shape[0], cell), axis=0, dtype=np.int64)
-    covered = np.add.reduceat(rows, np.arange(0, part.shape[1], cell), axis=1)
-    share = np.zeros((GRID, GRID), dtype=np.float32)
-    share[: covered.shape[0], : covered.shape[1]] = covered / cell**2
-    return torch.logit(torch.from_numpy(share), eps=1e-4)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linocut.vision.masks import Mask
-from linocut.vision.prompts import Prompt
+from linocut.vision.prompts import GivenMask, Prompt
 from linocut.vision.segmenter import Segmenter
 
 
@@ -52,36 +52,44 @@ class Session:
         """The prompts so far."""
         return self._now[0]
 
-    def click(self, x: float, y: float, positive: bool = True) -> Mask:
+    def click(self, x: SupportsFloat, y: SupportsFloat, positive: bool = True) -> Mask:
         """Say that the pixel (x, y) belongs to the object, or with ``positive=False`` that it does not.
 
         A whole number means that pixel's centre.
 
         Raises:
+            TypeError: if x or y is no number.
             ValueError: if the point lies outside the image, or a negative point comes before anything positive.
         """
+        column, row = _numbers("click", x=x, y=y)
         height, width = self.embedding.size
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"click ({x:g}, {y:g}) lies outside the image, which is {width} x {height} pixels")
+        if not (0 <= column < width and 0 <= row < height):
+            raise ValueError(f"click ({column:g}, {row:g}) lies outside the image, which is {width} x {height} pixels")
         prompt = self.prompt
-        point = (float(x) + 0.5 * (float(x).is_integer()), float(y) + 0.5 * (float(y).is_integer()))
+        point = (column + 0.5 * column.is_integer(), row + 0.5 * row.is_integer())
         return self._ask(replace(prompt, points=(*prompt.points, point), labels=(*prompt.labels, positive)))
 
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> Mask:
+    def box(self, x0: SupportsFloat, y0: SupportsFloat, x1: SupportsFloat, y1: SupportsFloat) -> Mask:
         """Say that the object fills this box; replaces an earlier box.
 
         Raises:
+            TypeError: if an edge is no number.
             ValueError: if the box has no area or does not touch the image.
         """
-        return self._ask(replace(self.prompt, box=(float(x0), float(y0), float(x1), float(y1))))
+        left, top, right, bottom = _numbers("box", x0=x0, y0=y0, x1=x1, y1=y1)
+        return self._ask(replace(self.prompt, box=(left, top, right, bottom)))
 
     def paint(self, mask: NDArray[Any]) -> Mask:
-        """Start from a mask (H, W) of one's own, in which 0 is background; replaces an earlier one.
+        """Start from a mask of one's own; replaces an earlier one.
+
+        Args:
+            mask: (H, W) bool or integer, 0 is background.
 
         Raises:
+            TypeError: if the mask holds neither bools nor integers: probabilities must be cut first.
             ValueError: if the mask has not the image's shape, or is empty and there is nothing else to go by.
         """
-        return self._ask(replace(self.prompt, mask=np.asarray(mask).astype(bool)))
+        return self._ask(replace(self.prompt, mask=GivenMask.of(mask)))
 
     def choose(self, index: int) -> Mask:
         """Take another of the current mask's candidates: 0 the smallest.
@@ -96,7 +104,8 @@ class Session:
         if not 0 <= index < len(self.mask.candidates):
             raise ValueError(f"choose: candidates are 0 to {len(self.mask.candidates) - 1}, got {index}")
         picked = self.mask.candidates[index]
-        self._step(replace(self.prompt, mask=picked.array), picked)
+        given = GivenMask.of(picked.crop, offset=picked.bbox[:2], shape=picked.size)
+        self._step(replace(self.prompt, mask=given), picked)
         return picked
 
     def undo(self) -> Mask | None:
@@ -146,3 +155,15 @@ class Session:
         if self.mask is not None:
             self.mask.drop_pixels()
         return self._now
+
+
+def _numbers(what: str, **coordinates: Any) -> list[float]:
+    """Coordinates as floats, whatever kind of number they are.
+
+    Raises:
+        TypeError: for one that is no number, be it a string of digits.
+    """
+    wrong = [f"{name}={value!r}" for name, value in coordinates.items() if not isinstance(value, SupportsFloat)]
+    if wrong:
+        raise TypeError(f"{what} takes numbers, in pixels, got {', '.join(wrong)}")
+    return [float(value) for value in coordinates.values()]
