@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,30 +42,15 @@ class Mask:
         return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 
-@dataclass
-class Session:
-    """A click cuts the pixels of its colour, a negative click removes them, a box cuts itself."""
-
-    image: np.ndarray
-    log: list[Any]
-    mask: np.ndarray = field(init=False)
-    prompt: Prompt = field(default_factory=Prompt)
-
-    def __post_init__(self) -> None:
-        self.mask = np.zeros(self.image.shape[:2], bool)
-
-    def click(self, x: float, y: float, positive: bool = True) -> Mask:
-        self.log.append((x, y, positive))
-        points, labels = (*self.prompt.points, (x + 0.5, y + 0.5)), (*self.prompt.labels, positive)
-        self.prompt = dataclasses.replace(self.prompt, points=points, labels=labels)
-        same = (self.image == self.image[int(y), int(x)]).all(axis=2)
-        self.mask = self.mask | same if positive else self.mask & ~same
-        return Mask(self.mask)
-
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> Mask:
-        self.log.append((x0, y0, x1, y1))
-        self.mask[int(y0) : int(y1), int(x0) : int(x1)] = True
-        return Mask(self.mask)
+def cut(image: np.ndarray, prompt: Prompt) -> np.ndarray:
+    """A box cuts itself, a click the pixels of its colour; a negative click removes them."""
+    mask = np.zeros(image.shape[:2], bool)
+    if prompt.box is not None:
+        x0, y0, x1, y1 = (int(edge) for edge in prompt.box)
+        mask[y0:y1, x0:x1] = True
+    for (x, y), positive in zip(prompt.points, prompt.labels, strict=True):
+        mask[(image == image[int(y), int(x)]).all(axis=2)] = positive
+    return mask
 
 
 @dataclass
@@ -89,18 +76,14 @@ class Model:
     options: list[dict[str, Any]] = field(default_factory=list)
     error: Exception | None = None
 
-    def open(self, image: np.ndarray) -> Session:
+    def encode(self, image: np.ndarray) -> np.ndarray:
         if self.error is not None:
             raise self.error
-        return Session(image, self.log)
-
-    def encode(self, image: np.ndarray) -> np.ndarray:
         return image
 
     def decode(self, embedding: np.ndarray, prompts: Sequence[Prompt]) -> list[Mask]:
-        (prompt,) = prompts
-        session = Session(embedding, self.log)
-        return [session.box(*prompt.box) if prompt.box else session.click(*prompt.points[0])]
+        self.log += prompts
+        return [Mask(cut(embedding, prompt)) for prompt in prompts]
 
     def everything(self, image: np.ndarray, **options: Any) -> Everything:
         self.options.append(options)
@@ -128,6 +111,19 @@ def run(*args: str | Path) -> Ran:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def run_script(script: str, *args: str | Path) -> Ran:
+    """Run a Python script with a command line in a process of its own, where it may import these stand-ins."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def assert_refused(ran: Ran, code: int, *words: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import linocut
 from cli.standins import Model, Ran, assert_refused, run
+from linocut.cli.console import progress_bar, set_progress
 
 
 class TestProcess:
@@ -54,7 +55,17 @@ class TestProcess:
 def test_help_names_the_commands_and_shows_examples() -> None:
     ran = run("--help")
     assert ran.code == 0
-    for word in ("segment", "everything", "train", "eval", "demo", "Examples", "-o mask.png", "Exit codes"):
+    for word in (
+        "segment",
+        "everything",
+        "train",
+        "eval",
+        "demo",
+        "Examples",
+        "-o mask.png",
+        "Exit codes",
+        "130 stopped",
+    ):
         assert word in ran.out
 
 
@@ -82,3 +93,24 @@ def test_debug_shows_the_traceback(model: Model, photo: Path, tmp_path: Path, pl
     assert ran.code == 1
     assert "Traceback" in ran.err
     assert ran.err.endswith(plain.err)
+
+
+def test_a_step_of_minutes_has_a_time_left() -> None:
+    now = 0.0
+    with progress_bar("steps") as bar:
+        bar.get_time = lambda: now
+        task = bar.add_task("slow", total=10, completed=4)
+        for done in (5, 6, 7):
+            now += 120
+            set_progress(bar, task, done, 10)
+        assert bar.tasks[0].speed == pytest.approx(1 / 120), "what was done before does not count"
+        assert bar.tasks[0].time_remaining == 360
+
+
+@pytest.mark.parametrize("command", ["segment", "everything", "eval", "train"])
+def test_a_name_that_no_file_system_takes(tmp_path: Path, command: str) -> None:
+    name = tmp_path / ("n" * 300)
+    options = {"segment": ["-p", "1,1", "-o", "m.png"], "everything": ["-o", "out"], "eval": [], "train": []}
+    given = ["--data", name, "--out", "runs/a"] if command == "train" else [name, *options[command]]
+    ran = run(command, *given)
+    assert_refused(ran, 2)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from cli.standins import Model, assert_refused, draw, run
+from cli.standins import Model, assert_refused, draw, run, run_script
+from linocut.vision import weights as vision_weights
 from linocut.vision.options import EverythingOptions
 
 
@@ -47,6 +48,73 @@ def test_a_restart_does_only_what_is_left(photos: Path, tmp_path: Path) -> None:
     assert "1 cut, 2 done before, 0 failed" in ran.out
     assert "0 cut, 3 done before, 0 failed" in run("everything", photos, "-o", out).out
     assert "3 cut" in run("everything", photos, "-o", out, "--points-per-side", "8").out
+
+
+@pytest.mark.usefixtures("model")
+def test_a_restart_with_another_model_or_reading_cuts_all_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled, given = tmp_path / "bundled", tmp_path / "given.safetensors"
+    monkeypatch.setattr(vision_weights, "bundled_path", lambda: bundled)
+    monkeypatch.setenv("LINOCUT_DTYPE", "float32")
+
+    def said(*options: str | Path) -> str:
+        return run("everything", photos, "-o", tmp_path / "out", *options).out
+
+    bundled.write_bytes(b"one model")
+    assert "3 cut" in said()
+    given.write_bytes(b"one model")
+    assert "3 done before" in said("--weights", given), "the content decides, not the name or the time"
+    bundled.write_bytes(b"the next")
+    assert "3 cut" in said()
+    monkeypatch.setenv("LINOCUT_DTYPE", "bfloat16")
+    assert "3 cut" in said()
+    assert "3 cut" in said("--value-range", "0,200")
+    assert "3 done before" in said("--value-range", "0,200", "--max-pixels", "5000")
+
+
+@pytest.mark.usefixtures("model")
+def test_outputs_that_cannot_be_written_stop_everything(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.png").write_bytes(b"\x89PNG broken")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "coco").write_bytes(b"a file")
+    ran = run("everything", photos, "-o", tmp_path / "out")
+    assert ran.code == 1
+    bad, stopped = [line for line in ran.err.splitlines() if "error" in line]
+    assert "a.png" in bad
+    assert "cannot write into" in stopped
+    assert "the same command goes on from here" in stopped
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/none"])
+def test_a_place_for_no_outputs_is_refused_before_the_model_is_loaded(
+    model: Model, photos: Path, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    assert_refused(run("everything", photos, "-o", tmp_path / place), 2, "--out", "cannot write into")
+    assert model.loads == []
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, linocut\n"
+        "from cli.standins import Model\n"
+        "from linocut.cli import main\n"
+        "class Stopped(Model):\n"
+        "    def everything(self, image, **options):\n"
+        "        if self.options:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return super().everything(image, **options)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may start the tests with it ignored
+        "vars(linocut)['load'] = lambda weights: Stopped()\n"
+        "main()\n"
+    )
+    done = run_script(script, "everything", photos, "-o", tmp_path / "out")
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == "linocut: stopped; the same command goes on from here"
+    assert "Traceback" not in done.err
+    assert [path.name for path in (tmp_path / "out" / "coco").iterdir()] == ["a.json"]
 
 
 @pytest.mark.usefixtures("model")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from linocut.engine.batch import Plan, plan_batch, run_batch
+from linocut.data.images import open_image
+from linocut.engine.batch import OutputError, Plan, plan_batch, run_batch
 
 QUALITY = {"stability_score": 0.8, "point_coords": [[1.5, 2.5]]}
 SETTINGS = {"options": {"points_per_side": 4}}
@@ -99,6 +102,30 @@ class TestPlan:
         plan = plan_batch(photos, out, SETTINGS)
         assert [job.file_name for job in plan.done] == ["a.png", "b.jpg", "trip/c.webp"]
         assert plan.todo == ()
+
+    @pytest.mark.parametrize("stopped", [False, True])
+    def test_the_outputs_of_other_runs_are_not_inputs(self, photos: Path, stopped: bool) -> None:
+        for other in (photos / "cut2", photos / "trip" / "cut3", photos):
+            run_batch(plan_batch(photos / "a.png", other, SETTINGS), Cutter().cut)
+            if stopped:
+                (other / "annotations.json").unlink()
+        save(photos / "cut2" / "mine.png")
+        expected = ["a.png", "b.jpg", "cut2/mine.png", "trip/c.webp"]
+        assert todo(plan_batch(photos, photos / "cut", SETTINGS)) == expected
+
+    def test_folders_that_only_have_such_names_are_inputs(self, photos: Path, out: Path) -> None:
+        save(photos / "labels" / "d.png")
+        save(photos / "coco" / "e.png")
+        assert {"labels/d.png", "coco/e.png"} <= set(todo(plan_batch(photos, out, SETTINGS)))
+
+    def test_the_output_folder_may_hold_the_input(self, photos: Path) -> None:
+        assert todo(plan_batch(photos, photos.parent, SETTINGS)) == ["a.png", "b.jpg", "trip/c.webp"]
+
+    @pytest.mark.parametrize("source", ["labels", "labels/a.png"])
+    def test_an_image_is_not_written_over(self, tmp_path: Path, source: str) -> None:
+        save(tmp_path / "labels" / "a.png")
+        with pytest.raises(ValueError, match=r"the image .*a\.png would be written over; name another"):
+            plan_batch(tmp_path / source, tmp_path, SETTINGS)
 
     def test_images_that_differ_in_suffix_alone_keep_apart(self, tmp_path: Path, out: Path) -> None:
         folder = tmp_path / "twins"
@@ -199,6 +226,12 @@ class TestRestart:
         (out / lost).unlink()
         assert todo(plan_batch(photos, out, SETTINGS)) == ["a.png"]
 
+    def test_a_record_that_lost_its_annotations_is_made_again(self, photos: Path, out: Path) -> None:
+        run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
+        record = json.loads((out / "coco/a.json").read_text())
+        (out / "coco/a.json").write_text(json.dumps({"info": record["info"]}))
+        assert todo(plan_batch(photos, out, SETTINGS)) == ["a.png"]
+
     @pytest.mark.parametrize("text", ['{"info": {"made', "[]", '{"info": null}'])
     def test_a_damaged_record_is_made_again(self, photos: Path, out: Path, text: str) -> None:
         run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
@@ -252,3 +285,57 @@ def test_progress_starts_with_what_was_done(photos: Path, out: Path) -> None:
     plan = plan_batch(photos, out, SETTINGS)
     run_batch(plan, Cutter().cut, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+class TestWriting:
+    """A disk that cannot be written to stops everything; what failed before it is not forgotten."""
+
+    @pytest.mark.parametrize("blocked", ["labels", "overlays", "coco"])
+    def test_it_stops_at_once_and_tells_what_failed(self, photos: Path, out: Path, blocked: str) -> None:
+        (photos / "a.png").write_bytes(b"broken")
+        out.mkdir()
+        (out / blocked).write_bytes(b"a file where a folder is needed")
+        cutter = Cutter()
+        with pytest.raises(OutputError, match=r"cannot write into '.*out': .*; put that right and the same") as caught:
+            run_batch(plan_batch(photos, out, SETTINGS), cutter.cut)
+        assert cutter.cuts == 1, "the first good image, and none after it"
+        assert [failure.source.name for failure in caught.value.failures] == ["a.png"]
+        (out / blocked).unlink()
+        assert len(run_batch(plan_batch(photos, out, SETTINGS), cutter.cut)) == 1
+
+    def test_a_full_disk(self, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_file: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        plan, cutter = plan_batch(photos, out, SETTINGS), Cutter()
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            run_batch(plan, cutter.cut)
+        assert cutter.cuts == 1
+        assert contents(out) == {}
+
+    def test_the_merged_file(self, photos: Path, out: Path) -> None:
+        (photos / "a.png").write_bytes(b"broken")
+        (out / "annotations.json").mkdir(parents=True)
+        with pytest.raises(OutputError, match=r"annotations\.json") as caught:
+            run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
+        assert [failure.source.name for failure in caught.value.failures] == ["a.png"]
+
+    def test_a_name_that_is_too_long_for_its_record_is_of_one_image(self, photos: Path, out: Path) -> None:
+        long = save(photos / ("n" * 251 + ".png"))
+        failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut)
+        assert [failure.source for failure in failures] == [long]
+
+    def test_an_image_that_may_not_be_read_is_of_one_image(self, photos: Path, out: Path) -> None:
+        def read(path: Path) -> np.ndarray:
+            if path.name == "a.png":
+                raise PermissionError(13, "Permission denied", str(path))
+            return open_image(path)
+
+        failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut, read=read)
+        assert [failure.source.name for failure in failures] == ["a.png"]
+
+
+def test_images_are_read_as_asked(photos: Path, out: Path) -> None:
+    failures = run_batch(plan_batch(photos, out, SETTINGS), Cutter().cut, read=partial(open_image, max_pixels=60))
+    assert [failure.source.name for failure in failures] == ["a.png"], "12 x 8 pixels; 10 x 6 and 9 x 4 are let through"

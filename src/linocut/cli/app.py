@@ -41,7 +41,8 @@ def linocut_command(
     """Segment anything in images of any size, on the machine you have.
 
     Exit codes: 0 all right, 1 something failed, 2 wrong usage (a bad option,
-    a missing input, a point outside the image, no prompt).
+    a missing input, a point outside the image, no prompt), 130 stopped by
+    Ctrl-C.
 
     [bold]Examples[/bold]
 

@@ -1,13 +1,14 @@
-"""What every command shares: one-line errors with their exit codes, `--debug`, the model, and progress bars."""
+"""What every command shares: one-line errors with their exit codes, options, the model, and progress bars."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from linocut.vision.segmenter import Segmenter
 
-FAILED, WRONG_USAGE = 1, 2
+FAILED, WRONG_USAGE, STOPPED = 1, 2, 130
 
 _DEBUG_KEY = "linocut.debug"
 
@@ -47,8 +48,66 @@ Weights = Annotated[
 ]
 
 
+class ValueRange(NamedTuple):
+    """The values of an image that become black and white."""
+
+    low: float
+    high: float
+
+
+def parse_numbers(text: str, form: str, example: str) -> list[float]:
+    """Read finite numbers with commas between them, as many as a form such as ``X,Y`` has.
+
+    Raises:
+        typer.BadParameter: if it is anything else.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != form.count(",") + 1 or not all(abs(value) < float("inf") for value in values):
+        raise typer.BadParameter(f"expected {form}, such as {example}, got {text!r}")
+    return values
+
+
+def parse_value_range(text: str) -> ValueRange:
+    """Read ``LOW,HIGH``.
+
+    Raises:
+        typer.BadParameter: if it is not two finite numbers with LOW < HIGH.
+    """
+    limits = ValueRange(*parse_numbers(text, "LOW,HIGH", "0,4095"))
+    if limits.low >= limits.high:
+        raise typer.BadParameter(f"a range of values must have LOW < HIGH, got {text}")
+    return limits
+
+
+Page = Annotated[int, typer.Option("--page", min=0, metavar="N", help="Which page of a multi-page TIFF, from 0.")]
+ValueLimits = Annotated[
+    ValueRange | None,
+    typer.Option(
+        "--value-range",
+        metavar="LOW,HIGH",
+        parser=parse_value_range,
+        help="The values that become black and white, say 0,4095 for a 12-bit camera; needed for float outside 0 … 1.",
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        metavar="N",
+        help="Refuse larger images; each pixel takes 50 to 85 bytes of memory.",
+    ),
+]
+
+
 class OneLineErrors(TyperGroup):
-    """A command group whose every error is one line on stderr and an exit code: 1 something failed, 2 wrong usage."""
+    """A command group whose every error is one line on stderr and an exit code.
+
+    The codes are 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command line and leave the process with its exit code."""
@@ -70,7 +129,8 @@ class OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; with --debug print the traceback before the error goes on to `main`."""
         try:
-            return super().invoke(ctx)
+            with when_stopped("stopped"):
+                return super().invoke(ctx)
         except typer.Exit:
             raise
         except Exception:
@@ -86,11 +146,30 @@ def _explain(error: Exception) -> tuple[int, str]:
         return int(getattr(error, "exit_code", FAILED)), one_line(say())
     if isinstance(error, typer.Abort):
         return FAILED, "stopped"
-    if isinstance(error, OSError) and error.filename is not None:
-        return FAILED, one_line(f"{error.filename}: {error.strerror}")
-    if isinstance(error, (ValueError, OSError)):  # the library's own words
-        return FAILED, one_line(str(error))
+    if isinstance(error, (ValueError, OSError)):
+        return FAILED, in_words(error)
     return FAILED, one_line(f"{type(error).__name__}: {error} (--debug shows where)")
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, on one line: the library's own words, or the system's with the file's name before them."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"{error.filename}: {error.strerror}")
+    return one_line(str(error))
+
+
+@contextmanager
+def when_stopped(text: str) -> Iterator[None]:
+    """Make of Ctrl-C one line on stderr and the exit code 130, as of other programs that a signal stopped.
+
+    Raises:
+        typer.Exit: with the code, if it was pressed.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"linocut: {text}", err=True)
+        raise typer.Exit(STOPPED) from None
 
 
 def one_line(text: str) -> str:
@@ -104,10 +183,49 @@ def require_file(path: Path, hint: str) -> None:
     Raises:
         typer.BadParameter: wrong usage, exit code 2.
     """
-    if path.is_dir():
+    if is_folder(path, hint):
         raise typer.BadParameter(f"{path} is a folder; a file is needed", param_hint=hint)
     if not path.exists():
         raise typer.BadParameter(f"{path} does not exist", param_hint=hint)
+
+
+def is_folder(path: Path, hint: str) -> bool:
+    """Whether a path is a folder.
+
+    Raises:
+        typer.BadParameter: if the system cannot say, as of a name that is too long for it.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise typer.BadParameter(in_words(error), param_hint=hint) from error
+
+
+def require_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Refuse names at which no file can be written, or one would be written over an input or another output.
+
+    Args:
+        outputs: by option; None is one that was not asked for.
+        inputs: by option or argument.
+
+    Raises:
+        typer.BadParameter: wrong usage, exit code 2.
+    """
+    asked = {hint: path for hint, path in outputs.items() if path is not None}
+    for hint, path in asked.items():
+        if is_folder(path, hint):
+            raise typer.BadParameter(f"{path} is a folder; name a file in it", param_hint=hint)
+        for other, source in inputs.items():
+            if source is not None and _is_same(path, source):
+                raise typer.BadParameter(f"{path} would be written over {other}; give another name", param_hint=hint)
+    for (one, path), (other, second) in combinations(asked.items(), 2):
+        if _is_same(path, second):
+            raise typer.BadParameter(f"{second} is {one} already; give another name", param_hint=other)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths are one file, however they are written."""
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
 
 
 def load_model(weights: Path | None) -> Segmenter:
@@ -125,7 +243,11 @@ def load_model(weights: Path | None) -> Segmenter:
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Progress]:
-    """A bar on stderr with the number done, the time it took and the time left; stdout stays free for results."""
+    """A bar on stderr with the number done, the time it took and the time left; stdout stays free for results.
+
+    The time left is worked out from all that was done since the bar appeared: a step may take minutes, and Rich by
+    itself forgets what is older than half a minute.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -145,7 +267,7 @@ def progress_bar(unit: str) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=float("inf")) as bar:
         yield bar
 
 

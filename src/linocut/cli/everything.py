@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import traceback
 from collections.abc import Iterable
@@ -15,17 +16,23 @@ from typer.models import OptionInfo
 from linocut.cli.console import (
     FAILED,
     Debug,
+    MaxPixels,
+    Page,
+    ValueLimits,
     Weights,
+    is_folder,
     load_model,
     one_line,
     progress_bar,
     require_file,
     set_progress,
+    when_stopped,
 )
+from linocut.data.limits import DEFAULT_MAX_PIXELS
 from linocut.vision.options import EverythingOptions
 
 if TYPE_CHECKING:
-    from linocut.engine.batch import Failure
+    from linocut.engine.batch import Failure, Plan, Read
 
 Grid = "how the image is asked"
 Quality = "what is kept"
@@ -99,16 +106,19 @@ def everything(
         Literal["coco_rle", "uncompressed_rle"],
         typer.Option(metavar="MODE", help="How masks are written in the JSON files: coco_rle or uncompressed_rle."),
     ] = "coco_rle",
-    page: Annotated[int, typer.Option(min=0, help="Which page of multi-page TIFFs, from 0.")] = 0,
+    page: Page = 0,
+    value_range: ValueLimits = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     weights: Weights = None,
     debug: Debug = False,
 ) -> None:
     """Cut every object out of an image, or out of every image in a folder.
 
     Writes OUT/labels (PNG), OUT/overlays, OUT/coco (COCO JSON with RLE, one an
-    image) and OUT/annotations.json, all of them merged. Run it again
-    after a stop and it skips the images that are done; an image that cannot be
-    read is reported at the end and the exit code is 1.
+    image) and OUT/annotations.json, all of them merged. Stop it with Ctrl-C
+    (exit code 130), run it again, and it skips the images that are done; an
+    image that cannot be read is reported at the end and the exit code is 1.
+    Outputs of earlier runs that lie in the folder are not taken for images.
 
     [bold]Examples[/bold]
 
@@ -116,7 +126,7 @@ def everything(
 
     linocut everything photos/ -o cut/ --points-per-side 16 --pred-iou-thresh 0.8
     """
-    if not source.is_dir():
+    if not is_folder(source, "IMAGE_OR_FOLDER"):
         require_file(source, "IMAGE_OR_FOLDER")
     if weights is not None:
         require_file(weights, "--weights")
@@ -139,33 +149,60 @@ def everything(
         "output_mode": output_mode,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    failures = _run(source, out, options, page, weights)
+    arguments = _as_arguments(options)
+    with when_stopped("stopped; the same command goes on from here"):
+        from linocut.data.images import open_image
+
+        settings = {"options": options, "page": page, "value_range": value_range, **_fingerprint(weights)}
+        plan = _plan(source, out, settings)
+        read = partial(open_image, page=page, value_range=value_range, max_pixels=max_pixels)
+        failures = _run(plan, arguments, read, weights, debug=debug)
     _print_failures(failures, debug=debug)
     if failures:
         raise typer.Exit(FAILED)
 
 
-def _run(source: Path, out: Path, options: dict[str, Any], page: int, weights: Path | None) -> tuple[Failure, ...]:
-    """Plan, cut and say what was done; gives the images that failed."""
-    import linocut
-    from linocut.engine.batch import plan_batch, run_batch
+def _plan(source: Path, out: Path, settings: dict[str, Any]) -> Plan:
+    """See what is to do, and that it can be written, before the model is loaded.
 
-    settings = {"linocut": linocut.__version__, "options": options, "page": page, "weights": _stamp(weights)}
+    Raises:
+        typer.BadParameter: if there is nothing to cut or nowhere to write.
+    """
+    import linocut
+    from linocut.data.files import check_folder
+    from linocut.engine.batch import plan_batch
+
     try:
-        plan = plan_batch(source, out, settings)
+        plan = plan_batch(source, out, {"linocut": linocut.__version__, **settings})
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="IMAGE_OR_FOLDER") from error
-    arguments = _as_arguments(options)
-    model = load_model(weights)
-    with progress_bar("images") as bar:
-        task = bar.add_task(source.name, total=None)
-        failures = run_batch(
-            plan,
-            partial(model.everything, **arguments),
-            page=page,
-            progress=partial(set_progress, bar, task),
-        )
-    typer.echo(f"{len(plan.todo) - len(failures)} cut, {len(plan.done)} done before, {len(failures)} failed: {out}")
+    try:
+        check_folder(out)
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from error
+    return plan
+
+
+def _run(
+    plan: Plan, arguments: dict[str, Any], read: Read, weights: Path | None, *, debug: bool
+) -> tuple[Failure, ...]:
+    """Cut and say what was done; gives the images that failed.
+
+    Raises:
+        OutputError: if outputs cannot be written; what failed before is printed first.
+    """
+    from linocut.engine.batch import OutputError, run_batch
+
+    cut = partial(load_model(weights).everything, **arguments)
+    done, total = len(plan.done), len(plan.done) + len(plan.todo)
+    try:
+        with progress_bar("images") as bar:
+            task = bar.add_task("everything", total=total, completed=done)
+            failures = run_batch(plan, cut, read=read, progress=partial(set_progress, bar, task))
+    except OutputError as error:
+        _print_failures(error.failures, debug=debug)
+        raise
+    typer.echo(f"{len(plan.todo) - len(failures)} cut, {done} done before, {len(failures)} failed: {plan.out}")
     return failures
 
 
@@ -198,9 +235,13 @@ def _as_arguments(options: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _stamp(weights: Path | None) -> list[Any] | None:
-    """What tells one file of weights from another; None for the bundled ones."""
-    return None if weights is None else [str(weights.resolve()), weights.stat().st_size, weights.stat().st_mtime_ns]
+def _fingerprint(weights: Path | None) -> dict[str, str]:
+    """What tells one model from another: the content of its weights, and the type of number it computes in."""
+    from linocut.vision.precision import resolve
+    from linocut.vision.weights import bundled_path
+
+    content = (bundled_path() if weights is None else weights).read_bytes()
+    return {"weights": hashlib.sha256(content).hexdigest(), "dtype": str(resolve("auto"))}
 
 
 def _read_grids(path: Path) -> list[Any]:

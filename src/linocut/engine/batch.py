@@ -12,10 +12,14 @@ The output folder mirrors the input's subfolders:
 NAME is the image's path without its suffix, or with it where two images differ in nothing else. Every file appears
 whole or not at all. A record is written after the label map and the overlay and says which file, with which settings,
 it was made from; so a restart skips exactly the images whose outputs are complete and still true.
+
+An image that cannot be read or cut is reported at the end and does not stop the rest; a disk that cannot be written to
+stops everything at once, for the next image would fare no better.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +30,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.data.coco import DEFAULT_LABEL, CocoImage, coco_document, merge_coco, write_coco
+from linocut.data.coco import DEFAULT_LABEL, CocoImage, coco_document, merge_coco, read_coco, write_coco
 from linocut.data.images import open_image
 from linocut.data.overlay import draw_labels, label_map_to_png, write_png
 
@@ -47,6 +51,7 @@ class CutImage(Protocol):
 
 
 Cut = Callable[[NDArray[np.uint8]], CutImage]
+Read = Callable[[Path], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,18 @@ class Failure:
 
     source: Path
     error: Exception
+
+
+class OutputError(OSError):
+    """Outputs cannot be written, so the run was stopped.
+
+    Attributes:
+        failures: the images that had failed before.
+    """
+
+    def __init__(self, message: str, failures: Sequence[Failure]) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
 
 
 @dataclass(frozen=True)
@@ -89,17 +106,21 @@ def plan_batch(source: str | Path, out: str | Path, settings: Mapping[str, Any])
     """Find the images of a folder, or take one image, and see which are still to do.
 
     Args:
-        source: an image, or a folder that is searched with its subfolders; hidden files are passed over.
+        source: an image, or a folder that is searched with its subfolders. Hidden files are passed over, and so are
+            the pictures of earlier runs: what lies in a ``labels`` or ``overlays`` that has the other and a ``coco``
+            beside it.
         out: the output folder; if it lies in `source` it is not searched.
         settings: what the outputs depend on beside the image (options, weights); JSON values. An image that was cut
             with other settings is cut again.
 
     Raises:
-        ValueError: if the folder has no image, or is the output folder itself.
+        ValueError: if the folder has no image, or is the output folder itself, or an output would be written over an
+            image.
     """
     source, out = Path(source), Path(out)
     plain = json.loads(json.dumps(dict(settings)))
     jobs = [Job(path, name, *_outputs(out, stem)) for path, name, stem in _name_images(source, out)]
+    _check_apart(jobs, out)
     done = {job.source for job in jobs if _is_done(job, plain)}
     return Plan(
         out=out,
@@ -113,7 +134,7 @@ def run_batch(
     plan: Plan,
     cut: Cut,
     *,
-    page: int = 0,
+    read: Read = open_image,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Failure, ...]:
     """Cut what the plan has to do, then merge the records of all images that succeeded.
@@ -121,11 +142,14 @@ def run_batch(
     Args:
         plan: from `plan_batch`.
         cut: gives everything in an (H, W, 3) uint8 RGB image.
-        page: which page of a multi-page TIFF.
+        read: gives such an image of a file.
         progress: called with (images done, images in all), first with those that were done before.
 
     Returns:
         The images that failed, in order; they do not stop the others.
+
+    Raises:
+        OutputError: if a file cannot be written; it holds the images that had failed by then.
     """
     report = progress or (lambda *_: None)
     before, total = len(plan.done), len(plan.done) + len(plan.todo)
@@ -133,14 +157,31 @@ def run_batch(
     failures: list[Failure] = []
     for count, job in enumerate(plan.todo, before + 1):
         try:
-            _cut_one(job, cut, plan.settings, page)
+            _cut_one(job, cut, plan.settings, read)
+        except _WritingError as error:
+            raise _stopped(plan.out, error, failures) from error
         except Exception as error:  # one bad image, whatever is wrong with it, must not cost the rest
             failures.append(Failure(job.source, error))
         report(count, total)
     failed = {failure.source for failure in failures}
     good = [job for job in (*plan.done, *plan.todo) if job.source not in failed]
-    merge_coco([job.record for job in sorted(good, key=lambda job: job.file_name)], plan.out / "annotations.json")
+    try:
+        merge_coco([job.record for job in sorted(good, key=lambda job: job.file_name)], plan.out / "annotations.json")
+    except OSError as error:
+        raise _stopped(plan.out, error, failures) from error
     return tuple(failures)
+
+
+class _WritingError(Exception):
+    """What an image became cannot be written; the cause says why."""
+
+
+def _stopped(out: Path, error: Exception, failures: Sequence[Failure]) -> OutputError:
+    """The error that ends a run, in words."""
+    cause = error.__cause__ if isinstance(error, _WritingError) else error
+    return OutputError(
+        f"cannot write into {str(out)!r}: {cause}; put that right and the same command goes on from here", failures
+    )
 
 
 def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
@@ -151,7 +192,10 @@ def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
     root, out_root = source.resolve(), out.resolve()
     if root == out_root:
         raise ValueError(f"the output folder must not be the input folder, got {out} for both")
-    inside = [path.relative_to(root) for path in sorted(root.rglob("*")) if out_root not in path.parents]
+    ours = {folder for record in root.rglob("coco") for folder in _pictures(record.parent)}
+    if root in out_root.parents:
+        ours.add(out_root)
+    inside = [path.relative_to(root) for path in sorted(root.rglob("*")) if ours.isdisjoint(path.parents)]
     names = [
         path
         for path in inside
@@ -167,6 +211,25 @@ def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
         stem = path.with_suffix("")
         unique = stems[stem.as_posix().casefold()] == 1 and stem.suffix.lower() not in IMAGE_SUFFIXES
         yield source / path, path.as_posix(), (stem if unique else path).as_posix()
+
+
+def _pictures(folder: Path) -> tuple[Path, ...]:
+    """The folders of label maps and overlays if a folder holds the outputs of a run, even of one that was stopped."""
+    pictures = (folder / "labels", folder / "overlays")
+    return pictures if all(path.is_dir() for path in (*pictures, folder / "coco")) else ()
+
+
+def _check_apart(jobs: Sequence[Job], out: Path) -> None:
+    """See that no image would be written over.
+
+    Raises:
+        ValueError: if an output is an input.
+    """
+    sources = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        for path in (job.labels, job.overlay):
+            if path.resolve() in sources:
+                raise ValueError(f"with the output folder {out} the image {path} would be written over; name another")
 
 
 def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path]:
@@ -185,29 +248,45 @@ def _is_done(job: Job, settings: Mapping[str, Any]) -> bool:
     if not (job.labels.is_file() and job.overlay.is_file() and job.record.is_file()):
         return False
     try:
-        made_from = json.loads(job.record.read_text(encoding="utf-8"))["info"]["made_from"]
+        made_from = read_coco(job.record)["info"]["made_from"]
     except (ValueError, KeyError, TypeError):  # damaged, or not ours
         return False
     return bool(made_from == _stamp(job, settings))
 
 
-def _cut_one(job: Job, cut: Cut, settings: Mapping[str, Any], page: int) -> None:
-    """Cut one image and write its three files, the record last."""
+def _cut_one(job: Job, cut: Cut, settings: Mapping[str, Any], read: Read) -> None:
+    """Cut one image and write its three files, the record last.
+
+    Raises:
+        _WritingError: if a file cannot be written.
+        Exception: whatever is wrong with the image.
+    """
     stamp = _stamp(job, settings)
-    image = open_image(job.source, page=page)
+    image = read(job.source)
     result = cut(image)
     labels = result.label_map
-    label_map_to_png(labels, job.labels)
-    write_png(job.overlay, draw_labels(image, labels))
+    overlay, document = draw_labels(image, labels), _document(job, result, labels.shape)
+    try:
+        label_map_to_png(labels, job.labels)
+        write_png(job.overlay, overlay)
+        write_coco(job.record, {"info": {"description": "everything, cut by Linocut", "made_from": stamp}, **document})
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # of this image alone
+            raise
+        raise _WritingError from error
+
+
+def _document(job: Job, result: CutImage, size: tuple[int, ...]) -> dict[str, Any]:
+    """What was found in an image as COCO, with what the model thinks of it."""
     found = result.records()
     objects = [
         {"rle": entry["segmentation"], "bbox": _corners(entry["bbox"]), "area": entry["area"]} for entry in found
     ]
-    height, width = image.shape[:2]
+    height, width = size
     document = coco_document([CocoImage(job.file_name, (height, width), objects)], labels=[DEFAULT_LABEL])
     for annotation, entry in zip(document["annotations"], found, strict=True):
         annotation.update({name: entry[name] for name in QUALITIES})
-    write_coco(job.record, {"info": {"description": "everything, cut by Linocut", "made_from": stamp}, **document})
+    return document
 
 
 def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
