@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+import linocut
 from cli.standins import Model, assert_refused, draw, run
+from linocut.data.images import ImageError
 from linocut.data.overlay import POSITIVE
 from linocut.metrics.interaction import iou
+from linocut.vision.prompts import Prompt
 
 
 @pytest.mark.usefixtures("model")
@@ -33,7 +37,8 @@ def test_every_prompt_reaches_the_model(model: Model, photo: Path, tmp_path: Pat
         *("--box", "2,3,40,30", "-o", out),
     )
     assert ran.code == 0
-    assert model.log == [(2, 3, 40, 30), (8, 8, True), (25.5, 10, True), (0, 0, False)]
+    expected = Prompt.of([(8.5, 8.5), (25.5, 10.5), (0.5, 0.5)], [1, 1, 0], (2, 3, 40, 30))
+    assert model.log == [expected], "asked once, of pixels' centres where the numbers are whole"
     with Image.open(out) as mask:
         assert int((np.asarray(mask) == 255).sum()) == 200 + 360
 
@@ -44,7 +49,8 @@ def test_json_and_overlay(photo: Path, tmp_path: Path) -> None:
     assert ran.code == 0
     record = json.loads((tmp_path / "m.json").read_text())
     assert record["prompt"] == {"points": [[8, 8]], "negative": [], "box": None}
-    assert (record["area"], record["bbox"], record["score"]) == (200, [5, 5, 15, 25], 0.875)
+    assert (record["area"], record["bbox"]) == (200, [5, 5, 10, 20]), "x, y, width, height"
+    assert (record["predicted_iou"], record["stability_score"]) == (0.875, 0.96)
     np.testing.assert_array_equal(coco_mask.decode(record["segmentation"]), (draw() == (255, 0, 0)).all(axis=2))
     with Image.open(tmp_path / "o.png") as overlay:
         pixels = np.asarray(overlay)
@@ -81,6 +87,15 @@ def test_weights_are_passed_on(model: Model, photo: Path, tmp_path: Path) -> Non
         (["-b", "1,2,3", "-o", "m.png"], ["expected X0,Y0,X1,Y1", "got '1,2,3'"]),
         (["-b", "9,2,3,8", "-o", "m.png"], ["X0 < X1", "9,2,3,8"]),
         (["-b", "0,0,41,30", "-o", "m.png"], ["box 0,0,41,30 reaches outside"]),
+        (["-p", "8,8", "-o", "photo.png"], ["--out", "photo.png would be written over IMAGE"]),
+        (["-p", "8,8", "-o", "./photo.png"], ["would be written over IMAGE"]),
+        (["-p", "8,8", "--json", "photo.png"], ["--json", "would be written over IMAGE"]),
+        (["-p", "8,8", "-o", "m.png", "--overlay", "./m.png"], ["--overlay", "m.png is --out already"]),
+        (["-p", "8,8", "--overlay", "m.png", "--json", "m.png"], ["--json", "m.png is --overlay already"]),
+        (["-p", "8,8", "--json", "."], ["--json", ". is a folder; name a file in it"]),
+        (["-p", "8,8", "-o", "m.png", "--value-range", "9"], ["expected LOW,HIGH, such as 0,4095, got '9'"]),
+        (["-p", "8,8", "-o", "m.png", "--value-range", "9,9"], ["--value-range", "LOW < HIGH, got 9,9"]),
+        (["-p", "8,8", "-o", "m.png", "--max-pixels", "0"], ["--max-pixels"]),
         (["-p", "8,8", "-o", "m.png", "--weights", "none.safetensors"], ["none.safetensors does not exist"]),
     ],
 )
@@ -96,6 +111,43 @@ def test_wrong_usage(
     assert_refused(run("segment", photo, *options), 2, *words)
     assert model.log == []
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"], "nothing was written"
+
+
+def test_a_link_to_the_image_is_the_image(model: Model, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(photo)
+    before = photo.read_bytes()
+    ran = run("segment", photo, "-p", "8,8", "-o", tmp_path / "link.png")
+    assert_refused(ran, 2, "would be written over IMAGE")
+    assert photo.read_bytes() == before
+    assert model.loads == []
+
+
+@pytest.mark.usefixtures("model")
+def test_weights_are_not_written_over(photo: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"kept")
+    ran = run("segment", photo, "-p", "8,8", "--json", weights, "--weights", weights)
+    assert_refused(ran, 2, "would be written over --weights")
+
+
+def test_reader_options_do_what_they_do_in_python(tmp_path: Path) -> None:
+    height, width = 40, 60
+    values = np.full((height, width), 300, np.float32)
+    values[10:30, 20:40] = 900
+    path, mask = tmp_path / "a.tif", tmp_path / "m.png"
+    tifffile.imwrite(path, np.stack([np.zeros_like(values), values]), photometric="minisblack")
+    command = ["segment", path, "-p", "30,20", "-o", mask, "--page", "1"]
+    assert_refused(run(*command), 1, "floating-point values from 300 to 900", "--value-range 300,900")
+    command += ["--value-range", "0,1000"]
+    assert_refused(run(*command, "--max-pixels", "2399"), 1, "60 × 40 = 2,400 pixels", "--max-pixels 2400")
+    assert run(*command, "--max-pixels", "2400").code == 0
+    model = linocut.load()
+    session = model.open(path, page=1, value_range=(0, 1000), max_pixels=2400)
+    np.testing.assert_array_equal(session.image[..., 0], np.rint(values * 0.255))
+    with Image.open(mask) as written:
+        np.testing.assert_array_equal(np.asarray(written) == 255, session.click(30, 20).array)
+    with pytest.raises(ImageError, match="more than max_pixels=2,399"):
+        model.everything(path, page=1, value_range=(0, 1000), max_pixels=2399)
 
 
 @pytest.mark.usefixtures("model")

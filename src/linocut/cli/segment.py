@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, require_file
+from linocut.cli.console import (
+    Debug,
+    MaxPixels,
+    Page,
+    ValueLimits,
+    Weights,
+    load_model,
+    parse_numbers,
+    require_file,
+    require_outputs,
+)
+from linocut.data.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from linocut.vision.masks import Mask
-    from linocut.vision.session import Session
-
-
-_EXAMPLES = {"X,Y": "320,240", "X0,Y0,X1,Y1": "10,20,200,180"}
+    from linocut.vision.prompts import Prompt
 
 
 class Point(NamedTuple):
@@ -40,7 +48,7 @@ def parse_point(text: str) -> Point:
     Raises:
         typer.BadParameter: if it is not two finite numbers.
     """
-    return Point(*_numbers(text, "X,Y"))
+    return Point(*parse_numbers(text, "X,Y in pixels", "320,240"))
 
 
 def parse_box(text: str) -> Box:
@@ -49,21 +57,10 @@ def parse_box(text: str) -> Box:
     Raises:
         typer.BadParameter: if it is not four finite numbers with X0 < X1 and Y0 < Y1.
     """
-    box = Box(*_numbers(text, "X0,Y0,X1,Y1"))
+    box = Box(*parse_numbers(text, "X0,Y0,X1,Y1 in pixels", "10,20,200,180"))
     if box.x0 >= box.x1 or box.y0 >= box.y1:
         raise typer.BadParameter(f"a box must have X0 < X1 and Y0 < Y1, got {text}")
     return box
-
-
-def _numbers(text: str, form: str) -> list[float]:
-    """Comma-separated finite numbers, as many as the form has."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != form.count(",") + 1 or not all(abs(value) < float("inf") for value in values):
-        raise typer.BadParameter(f"expected {form} in pixels, such as {_EXAMPLES[form]}, got {text!r}")
-    return values
 
 
 def segment(
@@ -87,9 +84,12 @@ def segment(
     ] = None,
     overlay: Annotated[Path | None, typer.Option(metavar="FILE", help="The mask drawn over the image.")] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Score, box, area and COCO RLE of the mask.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="The mask in COCO's words: predicted_iou, area, bbox, RLE …"),
     ] = None,
-    page: Annotated[int, typer.Option(min=0, help="Which page of a multi-page TIFF, from 0.")] = 0,
+    page: Page = 0,
+    value_range: ValueLimits = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     weights: Weights = None,
     _debug: Debug = False,
 ) -> None:
@@ -115,6 +115,7 @@ def segment(
         if picture is not None and picture.suffix.lower() != ".png":
             raise typer.BadParameter(f"pictures are written as PNG; give a name that ends in .png, got {picture}")
     require_file(image, "IMAGE")
+    require_outputs({"--out": out, "--overlay": overlay, "--json": json_path}, {"IMAGE": image, "--weights": weights})
     import numpy as np
 
     from linocut.data.files import write_atomic
@@ -122,18 +123,18 @@ def segment(
     from linocut.data.overlay import overlay as draw
     from linocut.data.overlay import write_png
 
-    pixels = open_image(image, page=page)
+    pixels = open_image(image, page=page, value_range=value_range, max_pixels=max_pixels)
     _check_inside(pixels.shape[1], pixels.shape[0], points + off, box)
-    session = load_model(weights).open(pixels)
-    mask = _prompt(session, points, off, box)
+    model = load_model(weights)
+    prompt = _build_prompt(points, off, box)
+    mask = model.decode(model.encode(pixels), [prompt])[0]
     if out is not None:
         write_png(out, np.where(mask.array, np.uint8(255), np.uint8(0)))
     if overlay is not None:
-        asked = session.prompt
-        write_png(overlay, draw(pixels, mask.array, points=asked.points, labels=asked.labels, box=asked.box))
+        write_png(overlay, draw(pixels, mask.array, points=prompt.points, labels=prompt.labels, box=prompt.box))
     if json_path is not None:
-        prompt = {"points": points, "negative": off, "box": box}
-        text = json.dumps({"image": str(image), "prompt": prompt, **_describe(mask)}, indent=2)
+        asked = {"points": points, "negative": off, "box": box}
+        text = json.dumps({"image": str(image), "prompt": asked, **_describe(mask)}, indent=2)
         write_atomic(json_path, f"{text}\n".encode())
     written = ", ".join(str(path) for path in outputs if path is not None)
     typer.echo(f"{mask.area} pixels, predicted IoU {mask.score:.2f}: {written}")
@@ -153,20 +154,22 @@ def _check_inside(width: int, height: int, points: list[Point], box: Box | None)
         raise typer.BadParameter(f"box {text} reaches outside the image, which is {width} x {height} pixels")
 
 
-def _prompt(session: Session, points: list[Point], off: list[Point], box: Box | None) -> Mask:
-    """Give the session every prompt; the last mask answers all of them."""
-    masks = [] if box is None else [session.box(*box)]
-    masks += [session.click(x, y) for x, y in points]
-    masks += [session.click(x, y, positive=False) for x, y in off]
-    return masks[-1]
+def _build_prompt(points: list[Point], off: list[Point], box: Box | None) -> Prompt:
+    """All that was said about the object; a whole number means that pixel's centre, as in `Session.click`."""
+    from linocut.vision.prompts import Prompt
+
+    places = tuple(tuple(value + 0.5 * value.is_integer() for value in point) for point in points + off)
+    labels = (True,) * len(points) + (False,) * len(off)
+    return Prompt.of(places or None, labels or None, box)
 
 
 def _describe(mask: Mask) -> dict[str, Any]:
-    """The mask as JSON: its box is (x0, y0, x1, y1) in pixels, its segmentation COCO's RLE."""
+    """The mask in COCO's words, as `everything` writes them: its box is (x, y, width, height) in pixels."""
+    x0, y0, x1, y1 = mask.bbox
     return {
-        "score": float(mask.score),
-        "stability": float(mask.stability),
+        "predicted_iou": float(mask.score),
+        "stability_score": float(mask.stability),
         "area": int(mask.area),
-        "bbox": list(mask.bbox),
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
         "segmentation": mask.rle(),
     }
