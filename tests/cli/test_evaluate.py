@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,15 @@ def test_several_packs_give_a_list(pack: Path, tmp_path: Path) -> None:
         assert plot.format == "PNG"
 
 
+def test_a_failing_pack_leaves_a_list_of_those_before(model: Model, pack: Path, tmp_path: Path) -> None:
+    bad = shutil.copytree(pack, tmp_path / "bad")
+    Image.new("L", (80, 50), 1).save(bad / "labels" / "test" / "a.png")
+    ran = run("eval", pack, bad, "--json", tmp_path / "e.json")
+    assert ran.code == 1
+    assert "bad/labels/test/a.png must be as large as its image" in ran.err
+    assert [figures["noc90"] for figures in json.loads((tmp_path / "e.json").read_text())] == [1]
+
+
 def test_wrong_usage(model: Model, pack: Path, tmp_path: Path) -> None:
     assert_refused(run("eval", tmp_path / "none"), 2, "none", "not a pack")
     assert_refused(run("eval", pack, tmp_path), 2, "not a pack")
@@ -64,4 +74,6 @@ def test_wrong_usage(model: Model, pack: Path, tmp_path: Path) -> None:
     assert_refused(run("eval"), 2, "PACK_DIR")
     assert_refused(run("eval", pack, "--json", tmp_path), 2, "--json", "is a folder; name a file in it")
     assert_refused(run("eval", pack, "--plot", tmp_path / "curve.xyz"), 2, "--plot", "must end in one of")
+    twice = run("eval", pack, "--json", tmp_path / "e", "--markdown", tmp_path / "e")
+    assert_refused(twice, 2, "--markdown", "is --json already")
     assert model.loads == [], "all that is wrong is found before the model is loaded"

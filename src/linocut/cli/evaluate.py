@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linocut.cli.console import Debug, Weights, load_model, progress_bar, set_progress
+from linocut.cli.console import Debug, Weights, in_words, load_model, progress_bar, require_outputs, set_progress
 
 if TYPE_CHECKING:
     from linocut.engine.evaluation import Evaluation
@@ -58,7 +58,9 @@ def evaluate(
     # before the model is loaded, and before hours go into figures that could not be written
     for folder in packs:
         _require_pack(folder, split)
-    _require_outputs(json_path, markdown, plot)
+    require_outputs({"--json": json_path, "--markdown": markdown, "--plot": plot}, {"--weights": weights})
+    if plot is not None:
+        _require_plot(plot)
     model = load_model(weights)
     done: list[Evaluation] = []
     with progress_bar("objects") as bar:
@@ -75,7 +77,8 @@ def evaluate(
                 progress=partial(set_progress, bar, task),
             )
             done.append(result)
-            _write(done, json_path, markdown, plot)  # after every pack, so that a later failure costs nothing done
+            # after every pack, so that a later failure costs nothing done
+            _write(done, json_path, markdown, plot, several=len(packs) > 1)
     _print_table(done)
 
 
@@ -89,36 +92,34 @@ def _require_pack(folder: Path, split: str) -> None:
 
     try:
         read_pack(folder, split)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="PACK_DIR") from error
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(in_words(error), param_hint="PACK_DIR") from error
 
 
-def _require_outputs(json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
-    """Refuse names that no file can be written at, and plots that cannot be drawn.
+def _require_plot(plot: Path) -> None:
+    """Refuse a plot that cannot be drawn.
 
     Raises:
         typer.BadParameter: wrong usage, exit code 2.
     """
     from linocut.engine.evaluation import check_plot
 
-    for path, hint in ((json_path, "--json"), (markdown, "--markdown"), (plot, "--plot")):
-        if path is not None and path.is_dir():
-            raise typer.BadParameter(f"{path} is a folder; name a file in it", param_hint=hint)
     try:
-        if plot is not None:
-            check_plot(plot)
+        check_plot(plot)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--plot") from error
 
 
-def _write(done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None) -> None:
-    """Write the files that were asked for."""
+def _write(
+    done: Sequence[Evaluation], json_path: Path | None, markdown: Path | None, plot: Path | None, *, several: bool
+) -> None:
+    """Write the files that were asked for; the JSON is a list if several packs were, however many are done."""
     from linocut.data.files import write_atomic
     from linocut.engine.evaluation import markdown_table, plot_iou_by_click
 
     if json_path is not None:
         figures = [e.to_json() for e in done]
-        text = json.dumps(figures if len(figures) > 1 else figures[0], indent=2)
+        text = json.dumps(figures if several else figures[0], indent=2)
         write_atomic(json_path, f"{text}\n".encode())
     if markdown is not None:
         write_atomic(markdown, markdown_table(done).encode())
