@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.models import OptionInfo
 
-from linocut.cli.console import Debug, progress_bar
+from linocut.cli.console import Debug, in_words, progress_bar, when_stopped
 
 if TYPE_CHECKING:
-    from linocut.engine.train import Progress
+    from linocut.engine.train import Progress, Trainer
 
 Run = "the run"
 Fine = "fine tuning of the training (see linocut.engine.train.TrainConfig)"
@@ -21,6 +23,29 @@ def _setting(text: str, panel: str, metavar: str = "N", least: float | None = No
     """A field of `TrainConfig`; one that is not given keeps its default."""
     option: OptionInfo = typer.Option(help=text, metavar=metavar, rich_help_panel=panel, min=least, show_default=False)
     return option
+
+
+class PackWeight(NamedTuple):
+    """How often a pack is drawn."""
+
+    name: str
+    weight: float
+
+
+def parse_pack_weight(text: str) -> PackWeight:
+    """Read ``NAME=WEIGHT``.
+
+    Raises:
+        typer.BadParameter: if it is not a name and a number.
+    """
+    name, _, number = text.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not name or not math.isfinite(weight):
+        raise typer.BadParameter(f"expected NAME=WEIGHT, such as coco200=2.5, got {text!r}")
+    return PackWeight(name, weight)
 
 
 def train(
@@ -34,6 +59,16 @@ def train(
     steps: Annotated[int | None, _setting("Optimiser steps in all.", Run, least=1)] = None,
     objects: Annotated[int | None, _setting("Objects a step.", Run, least=1)] = None,
     mixer: Annotated[str | None, _setting("The global mixer, by name.", Run, "NAME")] = None,
+    pack_weight: Annotated[
+        list[PackWeight] | None,
+        typer.Option(
+            metavar="NAME=WEIGHT",
+            parser=parse_pack_weight,
+            help="How often a pack is drawn; may be repeated. Packs not named have the weight 1.",
+            rich_help_panel=Run,
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int | None, _setting("Decides initial weights, batches and clicks.", Run, least=0)] = None,
     imagenet: Annotated[
         str | None, _setting('ImageNet weights of the trunk; "" starts from random ones.', Run, "FILE")
@@ -56,7 +91,8 @@ def train(
 ) -> None:
     """Train a model on the train splits of packs, watching the val splits.
 
-    A run that was stopped goes on with --resume as if it had not been.
+    A run that was stopped, by Ctrl-C too (exit code 130), goes on with
+    --resume as if it had not been.
 
     [bold]Examples[/bold]
 
@@ -68,6 +104,7 @@ def train(
         "steps": steps,
         "objects": objects,
         "mixer": mixer,
+        "pack_weights": dict(pack_weight) if pack_weight else None,
         "seed": seed,
         "imagenet": imagenet,
         "start": start,
@@ -83,32 +120,59 @@ def train(
         "val_every": val_every,
         "val_batches": val_batches,
     }
-    _run(data, out, resume, {name: value for name, value in given.items() if value is not None})
+    settings = {name: value for name, value in given.items() if value is not None}
+    with when_stopped(
+        f"stopped; with --resume the training goes on from the last checkpoint in {out}, if there is one"
+    ):
+        weights = _run(_prepare(data, out, resume, settings))
+    typer.echo(f"weights: {weights}")
 
 
-def _run(data: Path, out: Path, resume: bool, settings: dict[str, Any]) -> None:
-    """Train under a progress bar; a line for every validation stays on the screen, or in a log."""
+def _prepare(data: Path, out: Path, resume: bool, settings: dict[str, Any]) -> Trainer:
+    """Set the training up, before a bar is drawn.
+
+    Raises:
+        typer.BadParameter: if there are no packs, a setting is out of range, a file is missing, or there is nothing to
+            resume or something to overwrite.
+    """
     from linocut.engine import train as engine
 
     try:
         engine.find_packs(data)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--data") from error
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(in_words(error), param_hint="--data") from error
     try:
         config = engine.TrainConfig(data=str(data), out=str(out), **settings)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        return engine.Trainer(config, resume=resume)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(in_words(error)) from error
+
+
+def _run(trainer: Trainer) -> Path:
+    """Train under a progress bar; a line for every validation stays on the screen, or in a log."""
     with progress_bar("steps") as bar:
-        task = bar.add_task("training", total=config.steps)
+        task = bar.add_task("training", total=trainer.config.steps, completed=trainer.step)
+        tell = _teller(bar.console.print)
 
         def report(progress: Progress) -> None:
-            text = f"loss {progress.loss:.3f}, IoU {progress.first_iou:.2f}"
-            bar.update(task, completed=progress.step, description=text)
-            if progress.val_first_iou is not None:
-                bar.console.print(
-                    f"step {progress.step}: {text}; val loss {progress.val_loss:.3f}, IoU after one click "
-                    f"{progress.val_first_iou:.3f}, after two {progress.val_second_iou:.3f}"
-                )
+            bar.update(task, completed=progress.step, description=tell(progress))
 
-        weights = engine.train(config, resume=resume, report=report)
-    typer.echo(f"weights: {weights}")
+        return trainer.run(report)
+
+
+def _teller(say: Callable[[str], None]) -> Callable[[Progress], str]:
+    """A function that says how a step went, with the last validation's IoU, and prints a line for every validation."""
+    val_iou = ""
+
+    def tell(progress: Progress) -> str:
+        nonlocal val_iou
+        text = f"loss {progress.loss:.3f}, train IoU {progress.first_iou:.2f}"
+        if progress.val_first_iou is not None:
+            val_iou = f", val IoU {progress.val_first_iou:.2f}"
+            say(
+                f"step {progress.step}: {text}; val loss {progress.val_loss:.3f}, IoU after one click "
+                f"{progress.val_first_iou:.3f}, after two {progress.val_second_iou:.3f}"
+            )
+        return text + val_iou
+
+    return tell
