@@ -101,13 +101,7 @@ class SampleSource:
     def _read(self, name: str, item: PackImage) -> tuple[NDArray[np.uint8], list[NDArray[np.int32]]]:
         key = (name, item.id)
         if key not in self._cache:
-            image, maps = item.load_image(), item.load_labels()
-            for path, labels in zip(item.label_paths, maps, strict=True):
-                if labels.shape != image.shape[:2]:
-                    raise ValueError(
-                        f"label map {path} is {labels.shape} and its image {image.shape[:2]}: must be alike"
-                    )
-            self._cache[key] = (image, maps)
+            self._cache[key] = item.load()
         return self._cache[key]
 
     def _draw(self, names: Sequence[str], weights: NDArray[np.float64], rng: Rng) -> tuple[str, PackImage]:
