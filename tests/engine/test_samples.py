@@ -202,5 +202,5 @@ def test_packs_without_an_object_that_is_large_enough_end_with_an_error(
 def test_labels_of_another_size_are_named(write_pack: PackWriter) -> None:
     folder = write_pack(count=1)
     cv2.imwrite(str(folder / "train-0-labels.png"), np.ones((48, 96), np.uint8))
-    with pytest.raises(ValueError, match=rr"train-0-labels.png must be as large as its image .*, got 96 x 48"):
+    with pytest.raises(ValueError, match=r"train-0-labels.png must be as large as its image .*, got 96 x 48"):
         source(folder).batch(0)
