@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from linocut.data.rle import decode_rle
-from linocut.vision.everything import Everything, cut_off, layer_points
+from linocut.vision.everything import Everything, cut_off, layer_points, looks, thinned
 from linocut.vision.options import EverythingOptions
 from linocut.vision.segmenter import Segmenter
 from linocut.vision.suppress import overlap
@@ -195,6 +196,68 @@ def test_the_grid_lies_in_the_middle_of_equal_cells() -> None:
     ((points, side),) = next(layer_points((100, 200), EverythingOptions(points_per_side=2)))
     assert side == 2
     assert points.tolist() == [[50, 25], [150, 25], [50, 75], [150, 75]]
+
+
+def looks_by_level(size: tuple[int, int], **options: Any) -> Counter[int]:
+    """How many points of the first layer look through the windows of each level."""
+    grids = next(layer_points(size, EverythingOptions(**options)))
+    return Counter(window.level for _, window in looks(size, grids))
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (303, 384), (100, 100), (4096, 3000)])
+def test_more_points_never_look_less_at_any_level(size: tuple[int, int]) -> None:
+    before = looks_by_level(size, points_per_side=1)
+    assert set(before.values()) == {1}
+    for side in range(2, 18):
+        now = looks_by_level(size, points_per_side=side)
+        assert set(now) == set(before)
+        assert all(now[level] >= before[level] for level in now)
+        assert min(now.values()) >= min(side, 4) ** 2
+        assert now[-1] == side**2
+        before = now
+
+
+def test_the_default_grid_is_thinned_by_two_and_four() -> None:
+    assert looks_by_level((1024, 1024)) == {-1: 32**2, 0: 16**2, 2: 8**2}
+    for depth, stride in enumerate((1, 2, 4)):
+        ticks = np.arange(32)[stride // 2 :: stride]
+        assert thinned(32, depth) == [y * 32 + x for y in ticks for x in ticks]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_larger_grid_keeps_as_many_points(depth: int) -> None:
+    kept = [len(thinned(side, depth)) for side in range(1, 100)]
+    assert kept == sorted(kept)
+    assert kept[:4] == [1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 7, 31, 33])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_thinned_points_are_spread_evenly_and_alike_on_both_sides(side: int, depth: int) -> None:
+    rows, columns = np.divmod(thinned(side, depth), side)
+    ticks = np.unique(rows)
+    np.testing.assert_array_equal(np.unique(columns), ticks)
+    assert len(ticks) ** 2 == len(rows)
+    gaps = np.diff(ticks)
+    assert np.ptp(gaps) <= 1 if len(gaps) else side == 1
+    # as far from the one edge as from the other, to the point
+    assert abs(ticks[0] - (side - 1 - ticks[-1])) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 50, 1000])
+def test_points_of_one_s_own_all_look_through_every_level(count: int) -> None:
+    grid = np.random.default_rng(0).random((count, 2))
+    assert looks_by_level((1024, 1024), points_per_side=None, point_grids=[grid]) == {-1: count, 0: count, 2: count}
+
+
+def test_looks_go_from_the_finest_level_to_the_coarsest_through_windows_around_their_points() -> None:
+    size = (1024, 1024)
+    found = looks(size, list(layer_points(size, EverythingOptions(points_per_side=5, crop_n_layers=1)))[1])
+    levels = [window.level for _, window in found]
+    assert levels == sorted(levels)
+    for (x, y), window in found:
+        assert window.x <= x <= window.x + window.side
+        assert window.y <= y <= window.y + window.side
 
 
 def test_deeper_layers_have_fewer_points_in_more_crops() -> None:

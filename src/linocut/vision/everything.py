@@ -2,13 +2,12 @@
 
 The options are those of Segment Anything's automatic mask generator. What differs is the order of the work: all points
 get a *first look* at 64 × 64, masks are filtered and duplicates removed at that size, and only the survivors get the
-second look and are ever turned into pixels. Through a coarse window only every second, fourth … point looks, because
-large objects are hit by few points as well as by many.
+second look and are ever turned into pixels. Through coarser windows only every second, fourth … point of a grid looks
+(but 4 × 4 at least), because large objects are hit by few points as well as by many.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +28,10 @@ from linocut.vision.suppress import box_suppress, mask_suppress
 from linocut.vision.windows import Window, plan
 
 Points = NDArray[np.float64]
+Look = tuple[tuple[float, float], Window]
+"""A point (x, y) in pixels, and the window it is looked at through."""
+
+_LEAST_SIDE = 4
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,15 @@ def segment_everything(model: Segmenter, image: NDArray[np.uint8], options: Ever
     return Everything([masks[i] for i in order], [points[i] for i in order], embedding.size, options)
 
 
-def layer_points(size: tuple[int, int], options: EverythingOptions) -> Iterator[list[tuple[Points, int]]]:
-    """For each layer the grids of its crops: points (n, 2) in pixels, and how many there are along a side."""
+def layer_points(size: tuple[int, int], options: EverythingOptions) -> Iterator[list[tuple[Points, int | None]]]:
+    """For each layer the grids of its crops: points (n, 2) in pixels, and how many there are along a side.
+
+    The points of ``point_grids`` may lie anyhow and have no side: None.
+    """
     for layer in range(options.crop_n_layers + 1):
+        side: int | None = None
         if options.point_grids is not None:
-            grid = np.asarray(options.point_grids[layer], dtype=np.float64).reshape(-1, 2)
-            side = max(1, round(math.sqrt(len(grid))))
+            grid = np.asarray(options.point_grids[layer], dtype=np.float64)
         else:
             side = max(1, (options.points_per_side or 1) // options.crop_n_points_downscale_factor**layer)
             ticks = (np.arange(side) + 0.5) / side
@@ -143,21 +149,48 @@ def _crops(size: tuple[int, int], layer: int, overlap_ratio: float) -> list[tupl
     ]
 
 
+def looks(size: tuple[int, int], grids: list[tuple[Points, int | None]]) -> list[Look]:
+    """Which points of a layer look through which windows.
+
+    Args:
+        size: (height, width) of the image.
+        grids: of :func:`layer_points`; a grid without a side is not thinned.
+
+    Returns:
+        The looks, finest windows first: windows of one level are together, so that cutting them out is one pass.
+    """
+    found: list[Look] = []
+    for points, side in grids:
+        places = [(float(x), float(y)) for x, y in points]
+        windows = [plan([place], size) for place in places]
+        for depth in range(len(windows[0])):
+            chosen = range(len(places)) if side is None else thinned(side, depth)
+            found += [(places[i], windows[i][depth]) for i in chosen]
+    return sorted(found, key=lambda look: look[1].level)
+
+
+def thinned(side: int, depth: int) -> list[int]:
+    """Which points of a grid of ``side`` × ``side`` look through the windows ``depth`` levels above the finest.
+
+    Every 2**depth-th along each side, from the middle of the first so many; but 4 a side at least, or all if there are
+    fewer. So a larger grid never looks less.
+
+    Example:
+        >>> thinned(8, 1)
+        [9, 11, 13, 15, 25, 27, 29, 31, 41, 43, 45, 47, 57, 59, 61, 63]
+        >>> [len(thinned(side, 2)) for side in (1, 3, 4, 7, 8, 16, 32)]
+        [1, 9, 16, 16, 16, 16, 64]
+    """
+    count = max(side >> depth, min(side, _LEAST_SIDE))
+    ticks = [(2 * i + 1) * side // (2 * count) for i in range(count)]
+    return [row * side + column for row in ticks for column in ticks]
+
+
 def _search(
-    model: Segmenter, embedding: Embedding, grids: list[tuple[Points, int]], options: EverythingOptions
+    model: Segmenter, embedding: Embedding, grids: list[tuple[Points, int | None]], options: EverythingOptions
 ) -> _Found:
     """First looks of one layer, filtered and without duplicates."""
-    asked: list[tuple[tuple[float, float], Window]] = []
-    for points, side in grids:
-        for index, (x, y) in enumerate(points):
-            windows = plan([(float(x), float(y))], embedding.size)
-            for depth, window in enumerate(windows):
-                stride = 1 << depth
-                on_grid = (index // side) % stride == stride // 2 and (index % side) % stride == stride // 2
-                if on_grid or len(points) < 2 * stride * stride:
-                    asked.append(((float(x), float(y)), window))
-    # windows of one level together: cutting them out is then one pass
-    asked.sort(key=lambda a: a[1].level)
+    asked = looks(embedding.size, grids)
     parts = [
         _first_looks(model, embedding, asked[i : i + options.points_per_batch], options)
         for i in range(0, len(asked), options.points_per_batch)
@@ -170,7 +203,7 @@ def _search(
 def _first_looks(
     model: Segmenter,
     embedding: Embedding,
-    asked: list[tuple[tuple[float, float], Window]],
+    asked: list[Look],
     options: EverythingOptions,
 ) -> _Found:
     """One batch of first looks: slots 1 to 3 that pass the quality filters."""
