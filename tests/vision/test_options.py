@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from typing import Any
@@ -40,6 +41,7 @@ def test_importing_them_loads_neither_torch_nor_numpy() -> None:
         ({"points_per_batch": 0}, "points_per_batch must be >= 1, got 0"),
         ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor must be >= 1"),
         ({"crop_n_layers": -1}, "crop_n_layers must be >= 0, got -1"),
+        ({"crop_n_layers": 9}, r"crop_n_layers must be <= 8, got 9: layer i has 4\*\*i crops"),
         ({"min_mask_region_area": -5}, "min_mask_region_area must be >= 0"),
         ({"stability_score_offset": -1.0}, "stability_score_offset must be >= 0"),
         ({"pred_iou_thresh": 88}, "pred_iou_thresh must be 0 to 1, got 88"),
@@ -57,3 +59,32 @@ def test_importing_them_loads_neither_torch_nor_numpy() -> None:
 def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EverythingOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("points_per_side", 2.5, "an integer"),
+        ("points_per_side", 4.0, "an integer"),
+        ("points_per_side", "4", "an integer"),
+        ("points_per_side", True, "an integer"),
+        ("points_per_batch", 1.5, "an integer"),
+        ("points_per_batch", None, "an integer"),
+        ("crop_n_points_downscale_factor", 1.5, "an integer"),
+        ("crop_n_layers", "1", "an integer"),
+        ("min_mask_region_area", 0.5, "an integer"),
+        ("pred_iou_thresh", "0.5", "a number"),
+        ("stability_score_offset", None, "a number"),
+        ("crop_overlap_ratio", False, "a number"),
+    ],
+)
+def test_types_are_checked(name: str, value: object, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be {kind}, got {re.escape(repr(value))}$"):
+        EverythingOptions(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    # in a process of its own: the tests' type checks hold against the annotations, which name Python's numbers
+    options = "points_per_side=np.int64(4), crop_n_layers=np.uint8(8), pred_iou_thresh=np.float32(0.5)"
+    code = f"import numpy as np; from linocut.vision.options import EverythingOptions; EverythingOptions({options})"
+    subprocess.run([sys.executable, "-c", code], check=True)
