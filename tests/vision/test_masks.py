@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import copy, deepcopy
+
 import cv2
 import numpy as np
 import pytest
@@ -176,6 +179,38 @@ def test_other_candidates_keep_the_mask() -> None:
     assert np.shares_memory(other.logits, mask.logits)
     np.testing.assert_array_equal(other.array, mask.array)
     assert (other.score, other.stability, other.area) == (mask.score, mask.stability, mask.area)
+
+
+def test_a_pickled_mask_leaves_out_what_was_not_worked_out() -> None:
+    asked: list[str] = []
+    network = np.zeros(10_000_000, np.uint8)
+
+    def work_out() -> list[Mask]:
+        asked.append(f"{len(network)} weights")
+        return [make("coarse", blobs(1))]
+
+    mask = make("coarse").with_candidates(work_out)
+    data = pickle.dumps(mask)
+    assert len(data) < 256 * 256 * 2 + 5000
+    for other in (pickle.loads(data), deepcopy(mask)):  # noqa: S301 (our own)
+        assert other.candidates == ()
+        np.testing.assert_array_equal(other.array, mask.array)
+        assert (other.score, other.stability, other.area) == (mask.score, mask.stability, mask.area)
+    assert asked == []
+    assert len(mask.candidates) == 1
+
+
+def test_a_pickled_mask_keeps_the_candidates_there_are() -> None:
+    mask = make("coarse").with_candidates(lambda: [make("coarse", blobs(1))])
+    (candidate,) = mask.candidates
+    (other,) = pickle.loads(pickle.dumps(mask)).candidates  # noqa: S301 (our own)
+    np.testing.assert_array_equal(other.array, candidate.array)
+
+
+def test_a_copy_can_still_work_its_candidates_out() -> None:
+    mask = make("coarse").with_candidates(lambda: [make("coarse", blobs(1))])
+    for other in (copy(mask), mask.with_pixels(np.ones((3, 3), bool), 5, 5)):
+        assert len(other.candidates) == 1
 
 
 def test_dropped_pixels_are_the_same_when_asked_for_again() -> None:

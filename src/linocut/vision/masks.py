@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -30,6 +29,9 @@ class Mask:
 
     The logits of its window are kept, in half precision (bfloat16, in which they may have been computed, has fewer
     digits): so a mask in a huge image costs no more than one in a small one until :attr:`array` is asked for.
+
+    Pickled or deep-copied it is data and nothing else: candidates that were not asked for before are left out, because
+    working them out takes the model and the encoded image.
 
     Args:
         logits: (n, n) floating point over the window, cut at 0.
@@ -92,11 +94,19 @@ class Mask:
 
     def _but(self, **changes: Any) -> Mask:
         """A copy with other attributes, whose pixels are yet to be worked out."""
-        other = copy(self)
+        other = self.__copy__()
         vars(other).update(changes)
         vars(other).pop("area", None)
         vars(other).pop("_crop", None)
         return other
+
+    def __copy__(self) -> Mask:
+        other = Mask.__new__(Mask)
+        vars(other).update(vars(self))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | ({"_candidates": ()} if callable(self._candidates) else {})
 
     def drop_pixels(self) -> None:
         """Free the pixels that were worked out for this mask and its candidates; asked for, they are made again."""
