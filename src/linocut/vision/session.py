@@ -31,6 +31,25 @@ class Session:
     Args:
         model: the segmenter.
         image: (H, W, 3) uint8; encoded here, once.
+
+    Example:
+        >>> import linocut
+        >>> image = np.zeros((96, 128, 3), np.uint8)
+        >>> image[24:72, 32:80] = (200, 80, 40)
+        >>> session = linocut.load().open(image)
+        >>> mask = session.click(56, 48)
+        >>> better = session.click(100, 48, positive=False)
+        >>> session.undo() is mask, session.redo() is better
+        (True, True)
+        >>> session.choose(0) is better.candidates[0]
+        True
+        >>> session.accept("square").label
+        'square'
+        >>> boxed = session.box(32, 24, 80, 72)
+        >>> session.reset()
+        >>> painted = session.paint(image[..., 0] > 100)
+        >>> session.mask is painted, len(session.annotations)
+        (True, 1)
     """
 
     def __init__(self, model: Segmenter, image: NDArray[np.uint8]) -> None:
