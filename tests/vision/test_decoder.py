@@ -19,6 +19,7 @@ from linocut.vision.decoder import (
     areas,
     click_discs,
     discs,
+    hear,
     prompt_maps,
 )
 from linocut.vision.encoder import EncoderConfig
@@ -174,14 +175,14 @@ def test_prompt_attention_is_its_formula() -> None:
     centers = torch.tensor([((i % side + 0.5) / side, (i // side + 0.5) / side) for i in range(side**2)])
     distance = torch.cat([torch.cdist(centers, clicks.points[0]), torch.zeros(side**2, 1)], dim=1)
     expected = plain_attention(module, tokens, evidence, [1, 0, 2], distance)
-    torch.testing.assert_close(module(x, clicks, area)[0].flatten(1).T, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(module(x, hear(clicks, area))[0].flatten(1).T, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_prompt_attention_without_evidence_only_adds_a_constant() -> None:
     torch.manual_seed(0)
     module, x = PromptAttention(16), torch.randn(1, 16, 8, 8)
-    added = module(x, prompt([[(-9.0, -9.0)]], [[1]]), torch.zeros(1, 1, 8, 8)) - x
+    added = module(x, hear(prompt([[(-9.0, -9.0)]], [[1]]), torch.zeros(1, 1, 8, 8))) - x
     torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), rtol=0, atol=1e-5)
 
 
@@ -189,7 +190,7 @@ def test_prompt_attention_without_evidence_only_adds_a_constant() -> None:
 def test_prompt_attention_reaches_the_whole_window() -> None:
     torch.manual_seed(0)
     module, x, nothing = PromptAttention(16), torch.randn(1, 16, 8, 8), torch.zeros(1, 1, 8, 8)
-    clicked, none = (module(x, prompt([[(0.2, 0.2)]], [[label]]), nothing) for label in (1, -1))
+    clicked, none = (module(x, hear(prompt([[(0.2, 0.2)]], [[label]]), nothing)) for label in (1, -1))
     assert (clicked != none).any(dim=1).all()
 
 
@@ -200,8 +201,8 @@ def test_of_clicks_that_look_alike_the_nearest_decides() -> None:
     module.slope.fill_(50.0)
     x, nothing = torch.ones(1, 16, 8, 8), torch.zeros(1, 1, 8, 8)
     left, right = (0.2, 0.5), (0.8, 0.5)
-    both = module(x, prompt([[left, right]], [[1, 0]]), nothing)
-    one, other = (module(x, prompt([[p]], [[s]]), nothing) for p, s in ((left, 1), (right, 0)))
+    both = module(x, hear(prompt([[left, right]], [[1, 0]]), nothing))
+    one, other = (module(x, hear(prompt([[p]], [[s]]), nothing)) for p, s in ((left, 1), (right, 0)))
     torch.testing.assert_close(both[..., :3], one[..., :3], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(both[..., 5:], other[..., 5:], rtol=1e-4, atol=1e-4)
 

@@ -239,13 +239,21 @@ def test_a_huge_image_costs_nothing_until_the_whole_array_is_asked_for() -> None
 
 
 def test_stability_is_the_share_that_a_firmer_cut_leaves() -> None:
-    logits = np.full((4, 4), -5, np.float32)
-    logits[0] = [2, 0.5, -0.5, -2]
-    assert stability(logits) == 1 / 3
-    assert stability(logits, 3.0) == 0.0
+    logits = np.full((9, 9), -5, np.float32)
+    logits[2, 2:5] = (4, 1, 1)
+    logits[3, 2:5] = -1.5
+    # the mean inside is 2: half of it leaves one cell of three, and a cut at −1 adds none; twice it adds three cells
+    assert stability(logits, 0.51) == 1 / 3
+    assert stability(logits, 0.9) == 1 / 6
     assert stability(logits, 0.1) == 1.0
+    assert stability(logits, 2.1) == 0.0
     assert stability(np.full((4, 4), -5, np.float32)) == 0.0
     assert Mask(logits, Window(0, 0, 0), (9, 9), score=0.5, stability_offset=0.1).stability == 1.0
+
+
+def test_stability_does_not_depend_on_how_sure_a_network_is() -> None:
+    logits = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    assert stability(logits * 8) == stability(logits)
 
 
 def test_tighten_cuts_to_the_smallest_rectangle() -> None:

@@ -80,7 +80,7 @@ OFFICIAL: list[tuple[Any, dict[str, Any]]] = [
     ),
     (SamAutomaticMaskGenerator.generate, {"self": REQUIRED, "image": REQUIRED}),
 ]
-OUR_DEFAULTS = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.55, "stability_score_offset": 0.5}
+OUR_DEFAULTS = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.5, "stability_score_offset": 0.5}
 
 
 @pytest.mark.parametrize(("ours", "official"), OFFICIAL, ids=[ours.__qualname__ for ours, _ in OFFICIAL])

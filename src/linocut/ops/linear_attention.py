@@ -39,7 +39,7 @@ class Summary(NamedTuple):
 
 def elu_plus_one(x: Tensor) -> Tensor:
     """φ(x) = elu(x) + 1, the positive feature map of the paper's equation 7."""
-    return torch.nn.functional.elu(x) + 1
+    return torch.nn.functional.elu(x).add_(1)
 
 
 def summarize(k: Float[Tensor, "batch length heads dim"], v: Float[Tensor, "batch length heads value"]) -> Summary:

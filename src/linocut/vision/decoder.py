@@ -103,6 +103,35 @@ def prompt_maps(prompt: WindowPrompt) -> Float[Tensor, "n 6 64 64"]:
     )
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Where P clicks and one area (the previous mask or the box) lie among the tokens of N windows.
+
+    Attributes:
+        weight: (N, P + 1, L) the share each token has in what lies under a click or in the area; all zero for nothing.
+        kinds: (N, P + 1) 0 negative, 1 positive, 2 area.
+        distance: (N, P + 1, L) from every token to every click, in windows; 0 for the area.
+        absent: (N, 1, P + 1, 1) infinite where there is no click or no area, else 0.
+    """
+
+    weight: Float[Tensor, "n p1 l"]
+    kinds: Int[Tensor, "n p1"]
+    distance: Float[Tensor, "n p1 l"]
+    absent: Float[Tensor, "n 1 p1 1"]
+
+
+def hear(prompt: WindowPrompt, area: Float[Tensor, "n 1 side side"]) -> Heard:
+    """What every token attends to: worked out once a look."""
+    side = area.shape[-1]
+    weight = torch.cat([click_discs(prompt.points, side).flatten(2), area.flatten(2).float()], dim=1)
+    mass = weight.sum(-1, keepdim=True)
+    kinds = functional.pad(prompt.labels, (0, 1), value=_AREA)
+    missing = (mass <= _FAINT) | (kinds < 0)[..., None]
+    absent = torch.zeros_like(mass).masked_fill(missing, torch.inf)[:, None]
+    distance = functional.pad(_distances(prompt.points, side).flatten(2), (0, 0, 0, 1))
+    return Heard((weight / mass.clamp_min(_FAINT)).to(area.dtype), kinds.clamp_min(0), distance, absent)
+
+
 class PromptAttention(nn.Module):
     r"""Every token attends to what lies under each click, and to the mean of the previous mask or the box.
 
@@ -130,23 +159,15 @@ class PromptAttention(nn.Module):
         self.none = nn.Parameter(torch.zeros(heads))
         self.out = nn.Linear(channels, channels)
 
-    def forward(
-        self, x: Float[Tensor, "n c h w"], prompt: WindowPrompt, area: Float[Tensor, "n 1 h w"]
-    ) -> Float[Tensor, "n c h w"]:
-        """Tokens, the clicks, and where the previous mask or the box lies (0 to 1)."""
+    def forward(self, x: Float[Tensor, "n c h w"], heard: Heard) -> Float[Tensor, "n c h w"]:
+        """Tokens, and what was heard of the prompt."""
         side = x.shape[-1]
         tokens = self.norm(x.permute(0, 2, 3, 1)).flatten(1, 2)
-        under = click_discs(prompt.points, side).flatten(2)
-        weight = torch.cat([under, area.flatten(2).float()], dim=1).to(tokens.dtype)
-        mass = weight.float().sum(-1)
-        evidence = torch.bmm(weight, tokens) / mass.clamp_min(_FAINT).to(tokens.dtype)[..., None]
-        kinds = functional.pad(prompt.labels, (0, 1), value=_AREA)
-        absent = (mass <= _FAINT) | (kinds < 0)
-        reads, writes, offsets = self._fold(evidence + self.kind[kinds.clamp_min(0)].to(evidence.dtype))
+        evidence = torch.bmm(heard.weight, tokens) + self.kind[heard.kinds].to(tokens.dtype)
+        reads, writes, offsets = self._fold(evidence)
 
         scores = torch.bmm(reads.flatten(1, 2), tokens.transpose(1, 2)).reshape(*reads.shape[:3], -1).float()
-        scores = scores + offsets[..., None].float() - self._penalty(prompt.points, side)
-        scores = scores.masked_fill(absent[:, None, :, None], -torch.inf)
+        scores = scores + offsets[..., None].float() - self._penalty(heard)
         none = self.none[None, :, None, None].expand(len(x), -1, 1, tokens.shape[1])
         shares = torch.cat([scores, none.to(scores.dtype)], dim=2).softmax(2)[:, :, :-1].to(writes.dtype)
         read = torch.bmm(shares.flatten(1, 2).transpose(1, 2), writes.flatten(1, 2)) + self.out.bias
@@ -167,10 +188,9 @@ class PromptAttention(nn.Module):
         writes = torch.einsum("nphd,chd->nhpc", value, self.out.weight.reshape(-1, heads, width))
         return reads, writes, torch.einsum("nphd,hd->nhp", key, bias)
 
-    def _penalty(self, points: Float[Tensor, "n p 2"], side: int) -> Float[Tensor, "n heads p1 l"]:
-        """What the distance of every token to every click takes off a score; nothing for the area."""
-        distance = functional.pad(_distances(points, side).flatten(2), (0, 0, 0, 1))
-        return functional.softplus(self.slope.float())[:, None, None] * distance[:, None]
+    def _penalty(self, heard: Heard) -> Float[Tensor, "n heads p1 l"]:
+        """What the distance of every token to every click takes off a score; infinitely much for absent clicks."""
+        return functional.softplus(self.slope.float())[:, None, None] * heard.distance[:, None] + heard.absent
 
 
 @dataclass(frozen=True)
@@ -231,9 +251,10 @@ class MaskDecoder(nn.Module):
         maps = prompt_maps(prompt).to(window.stride8.dtype)
         x8 = self.enter(window.stride8 + self.prompt8(maps))
         area = functional.avg_pool2d(torch.maximum(maps[:, 2:3], maps[:, 3:4].clamp_min(0)), 2)
-        x8 = self.ask(x8, prompt, area)
+        heard = hear(prompt, area)
+        x8 = self.ask(x8, heard)
         x16 = self.middle(window.stride16 + self.down(x8))
-        x8 = self.leave8(self.ask_again(x8 + upsample(self.up8(x16)), prompt, area))
+        x8 = self.leave8(self.ask_again(x8 + upsample(self.up8(x16)), heard))
         x4 = window.stride4 + self.prompt4(maps) + upsample(self.up4(x8))
         x4 = self.leave(self.leave4(x4) if sharp else x4)
         logits = self.masks(x4)

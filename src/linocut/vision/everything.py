@@ -211,9 +211,7 @@ def _first_looks(
     prompts = [Prompt((point,), (True,)) for point, _ in asked]
     look = model.net.first_look(embedding.octaves, prompts, windows, [0] * len(asked), [embedding.size] * len(asked))
     logits, iou = look.logits[:, 1:].float(), look.iou[:, 1:]
-    high = (logits > options.stability_score_offset).sum((2, 3))
-    low = (logits > -options.stability_score_offset).sum((2, 3))
-    good = (iou >= options.pred_iou_thresh) & (high >= options.stability_score_thresh * low) & (high > 0)
+    good = (iou >= options.pred_iou_thresh) & _stable(logits, options)
     rows, slots = good.nonzero(as_tuple=True)
     kept = logits[rows, slots]
     wins = [windows[int(r)] for r in rows]
@@ -226,6 +224,16 @@ def _first_looks(
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
     )
     return found.take(np.flatnonzero([not cut_off(b, w, embedding.size) for b, w in zip(boxes, wins, strict=True)]))
+
+
+def _stable(logits: Tensor, options: EverythingOptions) -> Tensor:
+    """Which masks (n, slots, h, w) are not empty and stable enough; the score is that of :func:`masks.stability`."""
+    inside = logits > 0
+    area = inside.sum((2, 3))
+    mean = (logits * inside).sum((2, 3)) / area.clamp_min(1)
+    cut = (options.stability_score_offset * mean)[..., None, None]
+    high, low = (logits > cut).sum((2, 3)), (logits > -cut).sum((2, 3))
+    return (area > 0) & (high >= options.stability_score_thresh * low)
 
 
 def cut_off(box: tuple[float, float, float, float], window: Window, size: tuple[int, int]) -> bool:

@@ -39,14 +39,15 @@ class Mask:
         size: (height, width) of the image.
         score: predicted IoU, 0 to 1.
         candidates: the alternatives, smallest first, or a function that works them out when they are asked for.
-        stability_offset: how far the cut is moved for the stability score, in logits.
+        stability_offset: how far the cut is moved for the stability score, see :func:`stability`.
 
     Attributes:
         logits: (n, n) float16.
         window: where the logits lie.
         size: (height, width) of the image.
         score: predicted IoU, 0 to 1.
-        stability: IoU of the mask cut at +offset with the mask cut at −offset, 0 to 1 (SAM's stability score).
+        stability: IoU of the mask cut at +offset with the mask cut at −offset, 0 to 1 (SAM's stability score, but for
+            the unit of the offset).
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Mask:
         *,
         score: float,
         candidates: Candidates = (),
-        stability_offset: float = 1.0,
+        stability_offset: float = 0.5,
     ) -> None:
         # a copy: a row of a batch would keep the whole batch in memory
         self.logits = np.array(logits, dtype=np.float16)
@@ -162,10 +163,17 @@ class Mask:
         return f"Mask(area={self.area}, bbox={self.bbox}, score={self.score:.2f}, stability={self.stability:.2f})"
 
 
-def stability(logits: Float[NDArray[np.floating[Any]], "h w"], offset: float = 1.0) -> float:
-    """IoU of the mask cut at ``+offset`` with the one cut at ``−offset``; 0 for an empty mask."""
-    wide = int(np.count_nonzero(logits > -offset))
-    return int(np.count_nonzero(logits > offset)) / wide if wide else 0.0
+def stability(logits: Float[NDArray[np.floating[Any]], "h w"], offset: float = 0.5) -> float:
+    """IoU of the mask cut at ``+offset`` with the one cut at ``−offset``; 0 for an empty mask.
+
+    The offset is in units of the mask's own mean logit inside it: how sure the network is everywhere depends on the
+    loss it was trained with, how fast that falls off at the edge says how well the edge is known.
+    """
+    inside = logits > 0
+    if not inside.any():
+        return 0.0
+    cut = offset * float(logits[inside].mean(dtype=np.float64))
+    return int(np.count_nonzero(logits > cut)) / int(np.count_nonzero(logits > -cut))
 
 
 def rasterize(logits: Float[NDArray[np.floating[Any]], "n n"], window: Window, size: tuple[int, int]) -> Crop:

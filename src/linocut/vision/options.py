@@ -38,7 +38,7 @@ class EverythingOptions:
         points_per_batch: prompts decoded at once.
         pred_iou_thresh: least predicted IoU of a mask, 0 to 1.
         stability_score_thresh: least stability score, 0 to 1.
-        stability_score_offset: how far the cut is moved for it, in logits.
+        stability_score_offset: how far the cut is moved for it, in units of the mask's mean logit inside it.
         box_nms_thresh: of first-look masks whose boxes overlap more than this (IoU) the one with the best score stays.
         mask_nms_thresh: the same for finished masks, by their pixels.
         crop_n_layers: further layers of grids in crops of the image, 2**i by 2**i of them in layer i; 8 at most. The
@@ -65,7 +65,7 @@ class EverythingOptions:
     points_per_side: int | None = 32
     points_per_batch: int = 64
     pred_iou_thresh: float = 0.5
-    stability_score_thresh: float = 0.55
+    stability_score_thresh: float = 0.5
     stability_score_offset: float = 0.5
     box_nms_thresh: float = 0.7
     mask_nms_thresh: float = 0.7

@@ -27,7 +27,7 @@ class SamAutomaticMaskGenerator:
         points_per_batch: prompts decoded at once.
         pred_iou_thresh: least predicted IoU of a mask, 0 to 1.
         stability_score_thresh: least stability score, 0 to 1.
-        stability_score_offset: how far the cut is moved for it, in logits.
+        stability_score_offset: how far the cut is moved for it, in units of the mask's mean logit inside it.
         box_nms_thresh: box IoU above which the mask with the lower score goes.
         crop_n_layers: further layers of grids in crops of the image.
         crop_nms_thresh: box IoU above which the mask of the coarser layer goes.
