@@ -178,15 +178,32 @@ def _explore(
     before: FineLook | None,
 ) -> FineLook:
     """Where the network stands with these prompts: the second look from the round before, or from a first look."""
-    batch, sizes = [t.batch for t in targets], [t.size for t in targets]
+    batch, sizes = _places(targets)
     if before is not None:
         return net.second_look(octaves, prompts, _coarse(before), before.windows, batch, sizes)
-    windows = [first_window(p, t, rng) for p, t in zip(prompts, targets, strict=True)]
-    look = net.first_look(octaves, prompts, windows, batch, sizes)
-    truth = _truth(targets, windows, GRID)
-    ious = torch.stack([_true_iou(truth, look.logits[:, s].float()) for s in range(SLOTS)], dim=1)
-    masks = _chosen(look, prompts, ious, rng)
+    windows, look, truth = _first_look(net, octaves, prompts, targets, rng)
+    masks = _chosen(look, prompts, _slot_ious(truth, look), rng)
     return net.second_look(octaves, prompts, masks, windows, batch, sizes)
+
+
+def _places(targets: Sequence[Target]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Which image of the batch each target is in, and that image's size."""
+    return [t.batch for t in targets], [t.size for t in targets]
+
+
+def _first_look(
+    net: SegmenterNet, octaves: Sequence[Octave], prompts: Sequence[Prompt], targets: Sequence[Target], rng: Rng
+) -> tuple[list[Window], Look, _Truth]:
+    """A first look at every object, the windows it went through, and what there was to be seen."""
+    windows = [first_window(p, t, rng) for p, t in zip(prompts, targets, strict=True)]
+    look = net.first_look(octaves, prompts, windows, *_places(targets))
+    return windows, look, _truth(targets, windows, GRID)
+
+
+@torch.no_grad()
+def _slot_ious(truth: _Truth, look: Look) -> Tensor:
+    """(N, 4) true IoU of every slot."""
+    return torch.stack([_true_iou(truth, look.logits[:, s].float()) for s in range(SLOTS)], dim=1)
 
 
 def _learn(
@@ -198,20 +215,15 @@ def _learn(
     before: FineLook | None,
 ) -> StepResult:
     """Both looks at every object, and their losses; ``before`` is the second look of the round before."""
-    batch, sizes = [t.batch for t in targets], [t.size for t in targets]
-    windows = [first_window(p, t, rng) for p, t in zip(prompts, targets, strict=True)]
-    look = net.first_look(octaves, prompts, windows, batch, sizes)
-    truth = _truth(targets, windows, GRID)
-    logits = look.logits.float()
-    losses = torch.stack([_flat(truth, mask_loss, logits[:, s]) for s in range(SLOTS)], dim=1)
-    with torch.no_grad():
-        ious = torch.stack([_true_iou(truth, logits[:, s]) for s in range(SLOTS)], dim=1)
+    windows, look, truth = _first_look(net, octaves, prompts, targets, rng)
+    losses = torch.stack([_flat(truth, mask_loss, look.logits[:, s].float()) for s in range(SLOTS)], dim=1)
+    ious = _slot_ious(truth, look)
     best = losses[:, 1:].min(dim=1).values
     first = torch.where(_ambiguous(prompts), best, losses[:, 0] + 0.2 * best)
     quality = (look.iou - ious).square().mean(dim=1)
 
     masks, seen = _remember(_chosen(look, prompts, ious, rng), windows, before, rng)
-    fine = net.second_look(octaves, prompts, masks, seen, batch, sizes)
+    fine = net.second_look(octaves, prompts, masks, seen, *_places(targets))
     sharp = _truth(targets, fine.windows, FINE)
     rough = _truth(targets, fine.windows, GRID)
     edges = torch.from_numpy(np.stack([edge_weight(cover) for cover in sharp.target.numpy()]))
