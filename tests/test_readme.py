@@ -17,10 +17,10 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with ``photo.jpg`` and ``photos/``, in which the commands are run."""
-    sample = Path(str(resources.files("linocut") / "samples" / "coffee.jpg"))
+    sample = Path(str(resources.files("linocut") / "samples" / "astronaut.jpg"))
     (tmp_path / "photos").mkdir()
     shutil.copy(sample, tmp_path / "photo.jpg")
-    shutil.copy(sample, tmp_path / "photos" / "coffee.jpg")
+    shutil.copy(sample, tmp_path / "photos" / "astronaut.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -30,7 +30,7 @@ def test_the_python_lines_run(desk: Path) -> None:
     assert block is not None
     names: dict[str, object] = {}
     exec(block.group(1), names)  # noqa: S102 (the README's own lines)
-    assert names["mask"].array.shape == (400, 600)  # type: ignore[attr-defined]
+    assert names["mask"].array.shape == (512, 512)  # type: ignore[attr-defined]
     assert len(names["everything"].masks) > 0  # type: ignore[attr-defined]
 
 

@@ -197,7 +197,8 @@ def _panel(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
 def _table(rows: list[DemoRow]) -> Table:
     """The rows as a table that fits 80 columns; times are in seconds."""
     table = Table(
-        title=f"Linocut on this machine: seconds; everything with {POINTS_PER_SIDE} x {POINTS_PER_SIDE} points",
+        title=f"Linocut on this machine: wall seconds; everything with {POINTS_PER_SIDE} x {POINTS_PER_SIDE} points",
+        caption="IoU: overlap with the sample's reference mask. The first row includes warming up.",
         box=SIMPLE_HEAD,
         padding=0,
     )

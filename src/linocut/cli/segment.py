@@ -109,12 +109,12 @@ def segment(
     points, off, outputs = point or [], negative or [], (out, overlay, json_path)
     if not points and box is None:
         raise typer.BadParameter("give at least one --point or a --box: something must say which object is meant")
-    if not any(outputs):
-        raise typer.BadParameter("give at least one output: -o, --overlay or --json")
     for picture in (out, overlay):
         if picture is not None and picture.suffix.lower() != ".png":
             raise typer.BadParameter(f"pictures are written as PNG; give a name that ends in .png, got {picture}")
     require_file(image, "IMAGE")
+    if not any(outputs):
+        raise typer.BadParameter("give at least one output: -o mask.png, --overlay look.png or --json mask.json")
     require_outputs({"--out": out, "--overlay": overlay, "--json": json_path}, {"IMAGE": image, "--weights": weights})
     import numpy as np
 
