@@ -104,10 +104,7 @@ def _truth(targets: Sequence[Target], windows: Sequence[Window], side: int) -> _
 
 
 def edge_weight(cover: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What an error in each cell of a mask (h, w) costs: 1, and up to :data:`_EDGE_GAIN` more towards the edge.
-
-    Past an IoU of 0.85 nearly all that is wrong lies within a few pixels of the edge.
-    """
+    """What an error in each cell of a mask (h, w) costs: 1, and up to :data:`_EDGE_GAIN` more towards the edge."""
     mean = cv2.blur(cover, (_EDGE, _EDGE))
     return np.asarray(1 + _EDGE_GAIN * 4 * mean * (1 - mean), np.float32)
 

@@ -73,8 +73,7 @@ class SampleSource:
         if len(self.packs) < len(packs):
             raise ValueError(f"packs must have different names, got {', '.join(sorted(pack.name for pack in packs))}")
         self.names, self.weights = list(self.packs), _shares(list(self.packs), pack_weights or {})
-        donors = [name for name, images in self.packs.items() if _photo(images[0]) and images[0].kind in _DONORS]
-        self.donors = donors
+        self.donors = [name for name, (first, *_) in self.packs.items() if _photo(first) and first.kind in _DONORS]
         self.seed, self.objects_per_batch = seed, objects_per_batch
         self._cache: dict[tuple[str, str], tuple[NDArray[np.uint8], list[NDArray[np.int32]]]] = {}
 

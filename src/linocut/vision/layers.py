@@ -16,8 +16,8 @@ from linocut.vision.strips import in_strips, strip_rows, strips
 class DepthwiseConv2d(nn.Conv2d):
     """One k×k filter a channel; padded so that stride 1 keeps the size.
 
-    Under autocast it computes in float32: in bfloat16 the backward pass of a depthwise convolution on small maps takes
-    up to fifty times as long on CPUs (PyTorch 2.13, oneDNN), and the forward pass, bound by memory, gains little.
+    Under autocast it computes in float32: in bfloat16 the backward pass of a depthwise convolution takes longer on a
+    CPU (PyTorch 2.13, oneDNN), most of all on the small maps of the trunk.
     """
 
     def __init__(self, channels: int, kernel: int, *, stride: int = 1) -> None:

@@ -1,10 +1,9 @@
 """Local layers on large maps, strip by strip: the same result without their large intermediates.
 
 An inverted residual widens its map six times, a perceptron twice. On a map of millions of pixels these intermediates
-leave the caches and are fresh memory each time, which the kernel has to hand out page by page: more than half of the
-time it takes to encode 4096 × 4096 pixels. Cut into strips with a halo as high as the layer's receptive field
-reaches, they stay small, and what is computed is the same number by number (Majurski & Bajcsy, *Exact Tile-Based
-Segmentation Inference*, J. Res. NIST 126, 2021).
+leave the caches and are fresh memory each time, which the kernel has to hand out page by page. Cut into strips with a
+halo as high as the layer's receptive field reaches, they stay small, and what is computed is the same up to rounding
+(Majurski & Bajcsy, *Exact Tile-Based Segmentation Inference*, J. Res. NIST 126, 2021).
 """
 
 from __future__ import annotations
