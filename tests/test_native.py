@@ -69,7 +69,7 @@ def test_switched_off_gives_none_and_is_logged_once(
 
 
 def test_switch_is_read_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = stand_in(native._INTERFACE)
+    module = stand_in(native._INTERFACES["linocut._native"])
     pretend(monkeypatch, module)
     assert native.core() is module
     monkeypatch.setenv("LINOCUT_NATIVE", "0")

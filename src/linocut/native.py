@@ -1,7 +1,10 @@
-"""The way to the native core: the compiled module if there is one, and one plain word if there is not.
+"""The way to the native core: the compiled modules if there are any, and one plain word if there are none.
+
+``linocut._native`` serves arrays and needs neither torch nor OpenMP; ``linocut._kernels`` serves the mixers.
 
 Every function that has a native kernel has a NumPy or PyTorch form beside it, which gives the same result and is the
-oracle in the tests. Callers write ``core = native.core()`` and take the reference where ``core`` is None.
+oracle in the tests. Callers write ``core = native.core()`` (or ``native.kernels()``) and take the
+reference where it is None.
 
 ``LINOCUT_NATIVE=0`` in the environment switches the core off: to compare, or to rule it out when looking for a fault.
 The variable is read at every call. What it decided is logged once; a core that is missing although nobody switched it
@@ -15,15 +18,16 @@ import os
 import warnings
 from functools import cache
 from importlib import import_module
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 
-__all__ = ["Core", "core"]
+__all__ = ["Core", "core", "kernels"]
 
-_INTERFACE = 1  # the same number as kInterface in csrc/module.cpp
+# The same numbers as kInterface in csrc/module.cpp and csrc/kernels/module.cpp
+_INTERFACES = {"linocut._native": 1, "linocut._kernels": 1}
 _VARIABLE = "LINOCUT_NATIVE"
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ class Core(Protocol):
 
 
 def core() -> Core | None:
-    """Give the compiled module, or None if it was not built or is switched off.
+    """Give the compiled module for arrays, or None if it was not built or is switched off.
 
     Returns:
         The module, or None: then use the reference form.
@@ -65,24 +69,45 @@ def core() -> Core | None:
     Raises:
         ValueError: if ``LINOCUT_NATIVE`` is neither 0 nor 1.
     """
+    return cast("Core | None", _load("linocut._native")) if _is_on() else None
+
+
+def kernels() -> Any | None:
+    """Give the compiled kernels of the mixers, or None if they were not built or are switched off.
+
+    Its functions take addresses and sizes and check nothing: call them through ``linocut.ops`` only.
+
+    Returns:
+        The module, or None: then use the reference form.
+
+    Raises:
+        ValueError: if ``LINOCUT_NATIVE`` is neither 0 nor 1.
+    """
+    return _load("linocut._kernels") if _is_on() else None
+
+
+def _is_on() -> bool:
     setting = os.environ.get(_VARIABLE, "1")
     if setting == "1":
-        return _load()
+        return True
     if setting != "0":
         raise ValueError(f"{_VARIABLE} must be 0 (reference) or 1 (native where built), got {setting!r}")
     _say_off()
-    return None
+    return False
 
 
 @cache
-def _load() -> Core | None:
+def _load(name: str) -> Any | None:
     try:
-        module = cast("Core", import_module("linocut._native"))
+        if name == "linocut._kernels":
+            # torch's copy of the OpenMP runtime must be there first, for the kernels to share its threads
+            import_module("torch")
+        module = import_module(name)
     except ImportError as error:
         _warn_absent(f"it was not built, or does not load here ({error})")
         return None
-    if module.interface != _INTERFACE:
-        _warn_absent(f"it was built from other sources (interface {module.interface}, expected {_INTERFACE})")
+    if module.interface != _INTERFACES[name]:
+        _warn_absent(f"it was built from other sources (interface {module.interface}, expected {_INTERFACES[name]})")
         return None
     return module
 

@@ -2,12 +2,23 @@
 
 Example:
     >>> from linocut import mixers
-    >>> mixers.names()
-    ['linear_attention']
-    >>> mixer = mixers.build("linear_attention", 32, heads=2)
+    >>> "linear_attention" in mixers.names()
+    True
+    >>> mixer = mixers.build("linear_attention", 32, causal=False, heads=2)
 """
 
-from linocut.mixers.base import SetMixer, build, names, register
+from linocut.mixers.base import Info, LocalMixer, Mixer, OrderedMixer, SetMixer, build, classes, names, register
 from linocut.mixers.linear_attention import LinearAttention
 
-__all__ = ["LinearAttention", "SetMixer", "build", "names", "register"]
+__all__ = [
+    "Info",
+    "LinearAttention",
+    "LocalMixer",
+    "Mixer",
+    "OrderedMixer",
+    "SetMixer",
+    "build",
+    "classes",
+    "names",
+    "register",
+]

@@ -1,19 +1,87 @@
-"""The protocol every mixer keeps, and the registry by name."""
+"""The protocol every mixer keeps, by the kind of summary it has, and the registry by name.
+
+What a token must know of the rest of the sequence decides which forms a mixer has:
+
+================ ================================= ================================= ==============================
+type             summary of a piece                pieces are joined by              forms
+================ ================================= ================================= ==============================
+`SetMixer`       a sum, whatever the order         `merge`, commutative              parallel, chunked, tiled
+`OrderedMixer`   a map of the state                `compose`, associative            and recurrent
+`LocalMixer`     a halo of `reach` tokens          cutting and pasting               parallel, tiled
+`Mixer`          none that is small                not at all                        parallel
+================ ================================= ================================= ==============================
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_REGISTRY: dict[str, type[SetMixer]] = {}
-_Class = TypeVar("_Class", bound="type[SetMixer]")
+_REGISTRY: dict[tuple[str, bool], type[Mixer]] = {}
+_Class = TypeVar("_Class", bound="type[Mixer]")
 
 
-class SetMixer(nn.Module):
+@dataclass(frozen=True)
+class Info:
+    """What a table of mixers says of one.
+
+    Attributes:
+        name: by which :func:`build` finds it.
+        paper: authors, short title, year.
+        url: where the paper is.
+        causal: whether token t sees only tokens up to t; one class is one or the other.
+        cost: time over a sequence of n tokens, as a formula in n and the mixer's sizes.
+        state: numbers the summary or state of one sequence holds, as a formula; "none" where there is no small one.
+    """
+
+    name: str
+    paper: str
+    url: str
+    causal: bool
+    cost: str
+    state: str
+
+
+class Mixer(nn.Module):
+    """Maps (batch, length, d_model) to the same shape; needs the whole sequence unless a subclass says otherwise.
+
+    Args:
+        d_model: channels of a token, >= 1.
+
+    Raises:
+        ValueError: if `d_model` is below 1.
+    """
+
+    info: ClassVar[Info]
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"d_model must be >= 1, got {d_model}")
+        self.d_model = d_model
+
+    def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
+        """Mix the whole sequence at once."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it mixes")
+
+    def check(self, x: Tensor) -> None:
+        """Refuse what is not (batch, length, d_model).
+
+        Raises:
+            ValueError: if the shape is another.
+        """
+        if x.dim() != 3 or x.shape[-1] != self.d_model:
+            name = self.info.name if hasattr(self, "info") else type(self).__name__
+            raise ValueError(f"{name} takes (batch, length, {self.d_model}), got {tuple(x.shape)}")
+
+
+class SetMixer(Mixer):
     """A mixer that sees a sequence as a set, through a summary that merges.
 
     A subclass gives three functions; parallel, chunked, tiled and distributed runs all follow from them. For pieces
@@ -26,7 +94,7 @@ class SetMixer(nn.Module):
         raise NotImplementedError
 
     def merge(self, a: Any, b: Any) -> Any:
-        """The summary of two pieces together."""
+        """The summary of two pieces together; associative and commutative."""
         raise NotImplementedError
 
     def read(self, x: Float[Tensor, "batch length d_model"], summary: Any) -> Float[Tensor, "batch length d_model"]:
@@ -35,14 +103,97 @@ class SetMixer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
         """Mix the whole sequence at once."""
+        self.check(x)
         return self.read(x, self.summarize(x))
 
 
-def register(name: str) -> Callable[[_Class], _Class]:
-    """Class decorator that makes a mixer available by ``name``."""
+class OrderedMixer(Mixer):
+    """A causal mixer with a state: what is behind a token acts on it through the state alone.
+
+    A piece of the sequence is a map of the state. `scan` applies it and gives the outputs on the way; `summarize` gives
+    the map itself, from the piece and the `halo` tokens before it, so that workers can summarise their pieces side by
+    side, `compose` the maps in order, `advance` the first state through them and scan each piece from its own state.
+
+    A state is a (nested) tuple of tensors with the batch first, and is never changed in place.
+
+    Attributes:
+        halo: tokens before a piece that its summary depends on (a short convolution, a shift); 0 without such.
+    """
+
+    halo: int = 0
+
+    def init_state(self, batch: int) -> Any:
+        """The state before the first token, for `batch` sequences, on the device and in the dtype of the parameters."""
+        raise NotImplementedError
+
+    def scan(
+        self, x: Float[Tensor, "batch length d_model"], state: Any
+    ) -> tuple[Float[Tensor, "batch length d_model"], Any]:
+        """The outputs of a piece and the state after it, given the state before it."""
+        raise NotImplementedError
+
+    def step(self, x_t: Float[Tensor, "batch d_model"], state: Any) -> tuple[Float[Tensor, "batch d_model"], Any]:
+        """One token: its output and the state after it."""
+        y, state = self.scan(x_t[:, None], state)
+        return y[:, 0], state
+
+    def summarize(
+        self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None
+    ) -> Any:
+        """The map of the state that a piece is; its size does not depend on the length.
+
+        Args:
+            x: the piece.
+            before: the `halo` tokens before it, fewer near the start of the sequence; None at the start.
+        """
+        raise NotImplementedError
+
+    def compose(self, first: Any, second: Any) -> Any:
+        """The map of two adjoining pieces, the second after the first; associative."""
+        raise NotImplementedError
+
+    def advance(self, state: Any, summary: Any) -> Any:
+        """The state after a piece, from the state before it and the piece's summary."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
+        """Mix the whole sequence at once."""
+        self.check(x)
+        return self.scan(x, self.init_state(x.shape[0]))[0]
+
+    def _zeros(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros beside the parameters; float32 or wider unless a dtype is asked for."""
+        weight = next(self.parameters())
+        return torch.zeros(shape, device=weight.device, dtype=dtype or torch.promote_types(weight.dtype, torch.float32))
+
+
+class LocalMixer(Mixer):
+    """A mixer whose tokens see only their neighbourhood: a piece needs a halo, and nothing else of the rest.
+
+    Attributes:
+        reach: tokens that a token sees behind it and ahead of it.
+    """
+
+    reach: tuple[int, int]
+
+    def mix(
+        self,
+        x: Float[Tensor, "batch length d_model"],
+        before: Float[Tensor, "batch behind d_model"],
+        after: Float[Tensor, "batch ahead d_model"],
+    ) -> Float[Tensor, "batch length d_model"]:
+        """The outputs of a piece between its halos, which are shorter only where the sequence ends."""
+        whole = self(torch.cat([before, x, after], dim=1))
+        piece: Tensor = whole[:, before.shape[1] : before.shape[1] + x.shape[1]]
+        return piece
+
+
+def register(info: Info) -> Callable[[_Class], _Class]:
+    """Class decorator that makes a mixer available as ``info.name``, in the form ``info.causal``."""
 
     def add(cls: _Class) -> _Class:
-        _REGISTRY[name] = cls
+        cls.info = info
+        _REGISTRY[info.name, info.causal] = cls
         return cls
 
     return add
@@ -50,21 +201,31 @@ def register(name: str) -> Callable[[_Class], _Class]:
 
 def names() -> list[str]:
     """The names :func:`build` knows, sorted."""
-    return sorted(_REGISTRY)
+    return sorted({name for name, _ in _REGISTRY})
 
 
-def build(name: str, d_model: int, **options: Any) -> SetMixer:
+def classes() -> list[type[Mixer]]:
+    """Every registered class, sorted by name, the causal form first."""
+    return [_REGISTRY[key] for key in sorted(_REGISTRY, key=lambda key: (key[0], not key[1]))]
+
+
+def build(name: str, d_model: int, *, causal: bool = True, **options: Any) -> Mixer:
     """Build a mixer by name.
 
     Args:
         name: one of :func:`names`.
         d_model: channels of a token, >= 1.
+        causal: whether token t sees only tokens up to t. Not every paper has both forms; :func:`table` tells.
         **options: handed to the mixer's constructor, which refuses those it does not know.
 
     Raises:
-        ValueError: for an unknown name; the message lists the near ones.
+        ValueError: for an unknown name, with the near ones, or for a form that the paper lacks.
+        TypeError: for an option that the mixer does not have.
     """
-    if name not in _REGISTRY:
+    if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
         raise ValueError(f"unknown mixer {name!r}; did you mean {' or '.join(map(repr, near))}?")
-    return _REGISTRY[name](d_model, **options)
+    if (name, causal) not in _REGISTRY:
+        hint = "mixers.Bidirectional runs a causal one both ways" if not causal else "it sees the sequence as a whole"
+        raise ValueError(f"{name!r} exists only with causal={not causal}, got causal={causal}; {hint}")
+    return _REGISTRY[name, causal](d_model, **options)

@@ -8,11 +8,20 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from linocut.mixers.base import SetMixer, register
+from linocut.mixers.base import Info, SetMixer, register
 from linocut.ops import linear_attention as ops
 
 
-@register("linear_attention")
+@register(
+    Info(
+        name="linear_attention",
+        paper="Katharopoulos et al., Transformers are RNNs, 2020",
+        url="https://arxiv.org/abs/2006.16236",
+        causal=False,
+        cost="n d²/h",
+        state="d²/h + d",
+    )
+)
 class LinearAttention(SetMixer):
     """Multi-head linear attention over a set of tokens, O(length) time and an O(1) summary.
 
@@ -25,9 +34,9 @@ class LinearAttention(SetMixer):
     """
 
     def __init__(self, d_model: int, *, heads: int = 4) -> None:
-        super().__init__()
         if heads < 1 or d_model < 1 or d_model % heads:
             raise ValueError(f"heads must be >= 1 and divide d_model, got d_model={d_model} and heads={heads}")
+        super().__init__(d_model)
         self.heads = heads
         self.query = nn.Linear(d_model, d_model)
         self.key_value = nn.Linear(d_model, 2 * d_model)

@@ -81,7 +81,10 @@ class GlobalBlock(nn.Module):
     def __init__(self, channels: int, *, mixer: str, kernel: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.mixer = mixers.build(mixer, channels)
+        built = mixers.build(mixer, channels, causal=False)
+        if not isinstance(built, mixers.SetMixer):
+            raise ValueError(f"a map is mixed by a mixer over sets, got {mixer!r}, a {type(built).__name__}")
+        self.mixer = built
         self.gain = nn.Parameter(0.1 * self.norm.weight.detach().clone())
         self.local = LocalBlock(channels, kernel=kernel)
 

@@ -1,0 +1,160 @@
+// Vectors of floats as wide as the instruction set has them, through the vector extension of GCC and Clang, and the few
+// functions that recurrences need: exp and what is made of it. Included only by kernel files, in the build's namespace.
+//
+//   vf              kLanes floats; + - * / and comparisons work lane by lane
+//   load, store     from and to float or bf16 at any address; load_n, store_n for the first n lanes, the rest zero
+//   exp             within 2 ulp, exactly 1 at 0, 0 below -87.3, infinity above 88.7, NaN stays NaN
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#define LINOCUT_INLINE inline __attribute__((always_inline))
+
+namespace linocut {
+
+// The upper half of a float; converted, never computed with.
+struct bf16 {
+  std::uint16_t bits;
+};
+
+namespace LINOCUT_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t vi __attribute__((vector_size(kLanes * 4)));
+typedef std::uint32_t vu __attribute__((vector_size(kLanes * 4)));
+typedef std::uint16_t vh __attribute__((vector_size(kLanes * 2)));
+
+// Rounds n up to whole vectors.
+LINOCUT_INLINE std::size_t padded(std::size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+LINOCUT_INLINE vf splat(float x) { return vf{} + x; }
+
+LINOCUT_INLINE vf load(const float* p) {
+  vf v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+LINOCUT_INLINE void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
+
+LINOCUT_INLINE vf load(const bf16* p) {
+  vh half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return (vf)(__builtin_convertvector(half, vu) << 16);
+}
+
+// To the nearest, ties to even; a NaN stays one.
+LINOCUT_INLINE void store(bf16* p, vf v) {
+  const vu bits = (vu)v;
+  const vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const vu quiet = (bits >> 16) | 0x40u;
+  const vh half = __builtin_convertvector((v == v) ? rounded : quiet, vh);
+  __builtin_memcpy(p, &half, sizeof half);
+}
+
+LINOCUT_INLINE float load_one(const float* p) { return *p; }
+
+LINOCUT_INLINE float load_one(const bf16* p) {
+  const std::uint32_t bits = std::uint32_t{p->bits} << 16;
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+LINOCUT_INLINE void store_one(float* p, float x) { *p = x; }
+
+LINOCUT_INLINE void store_one(bf16* p, float x) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  p->bits = x == x ? static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)
+                   : static_cast<std::uint16_t>((bits >> 16) | 0x40u);
+}
+
+template <class T>
+LINOCUT_INLINE vf load_n(const T* p, int n) {
+  if (n >= kLanes) return load(p);
+  float values[kLanes] = {};
+  for (int i = 0; i < n; ++i) values[i] = load_one(p + i);
+  return load(values);
+}
+
+template <class T>
+LINOCUT_INLINE void store_n(T* p, vf v, int n) {
+  if (n >= kLanes) return store(p, v);
+  float values[kLanes];
+  store(values, v);
+  for (int i = 0; i < n; ++i) store_one(p + i, values[i]);
+}
+
+LINOCUT_INLINE float sum(vf v) {
+  float total = 0;
+  for (int i = 0; i < kLanes; ++i) total += v[i];
+  return total;
+}
+
+LINOCUT_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
+
+LINOCUT_INLINE float max(float a, float b) { return a > b ? a : b; }
+
+LINOCUT_INLINE vf exp(vf x) {
+  const vf low = splat(-87.33f), high = splat(88.72f);
+  const vf inside = x < low ? low : (x > high ? high : x);
+  // x = n ln 2 + r with |r| <= ln 2 / 2; the large constant rounds to a whole number
+  const vf shift = splat(12582912.0f);
+  const vf n = (inside * 1.44269504f + shift) - shift;
+  vf r = inside - n * 0.693145752f;
+  r = r - n * 1.42860677e-6f;
+  // no constant term but the last: exp(0) is exactly 1, so a decay of 1 never loses anything
+  vf p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  // two factors, since 2^128 is not a float; a NaN makes any n, and p is NaN
+  const vi whole = __builtin_convertvector(n, vi);
+  const vi half = whole >> 1;
+  const vf scale_a = (vf)((half + 127) << 23), scale_b = (vf)((whole - half + 127) << 23);
+  const vf y = p * scale_a * scale_b;
+  return x < low ? splat(0.0f) : (x > high ? splat(__builtin_inff()) : y);
+}
+
+LINOCUT_INLINE float exp(float x) { return exp(splat(x))[0]; }
+
+// log(1 + u) for u in [0, 1]: the series of atanh in u / (2 + u).
+LINOCUT_INLINE vf log1p_unit(vf u) {
+  const vf s = u / (u + 2.0f), z = s * s;
+  vf p = splat(2.0f / 15.0f);
+  p = p * z + 2.0f / 13.0f;
+  p = p * z + 2.0f / 11.0f;
+  p = p * z + 2.0f / 9.0f;
+  p = p * z + 2.0f / 7.0f;
+  p = p * z + 2.0f / 5.0f;
+  p = p * z + 2.0f / 3.0f;
+  return s * (p * z + 2.0f);
+}
+
+// log(1 + exp(x)) without overflow.
+LINOCUT_INLINE vf softplus(vf x) {
+  const vf zero = splat(0.0f);
+  const vf size = x < zero ? -x : x;
+  return (x < zero ? zero : x) + log1p_unit(exp(-size));
+}
+
+LINOCUT_INLINE vf sigmoid(vf x) { return 1.0f / (exp(-x) + 1.0f); }
+
+LINOCUT_INLINE vf silu(vf x) { return x * sigmoid(x); }
+
+}  // namespace LINOCUT_ISA
+}  // namespace linocut

@@ -1,0 +1,10 @@
+"""Every mixer once in each form, small: the list on which the property suite runs. A new mixer is added here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# (name, causal) -> options for d_model = 12
+ZOO: dict[tuple[str, bool], dict[str, Any]] = {
+    ("linear_attention", False): {"heads": 2},
+}
