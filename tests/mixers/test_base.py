@@ -12,21 +12,21 @@ from linocut.mixers import base
 def test_every_name_builds_a_mixer_that_keeps_the_shape() -> None:
     assert mixers.names() == sorted(mixers.names())
     assert "linear_attention" in mixers.names()
-    for name in mixers.names():
-        mixer = mixers.build(name, 32)
-        assert isinstance(mixer, mixers.SetMixer)
+    for cls in mixers.classes():
+        mixer = mixers.build(cls.info.name, 32, causal=cls.info.causal)
+        assert type(mixer) is cls
         assert mixer(torch.zeros(2, 5, 32)).shape == (2, 5, 32)
 
 
 def test_options_reach_the_mixer() -> None:
-    mixer = mixers.build("linear_attention", 12, heads=3)
+    mixer = mixers.build("linear_attention", 12, causal=False, heads=3)
     assert isinstance(mixer, mixers.LinearAttention)
     assert mixer.heads == 3
 
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(TypeError, match="window"):
-        mixers.build("linear_attention", 12, window=3)
+        mixers.build("linear_attention", 12, causal=False, window=3)
 
 
 @pytest.mark.parametrize("name", ["linear_atention", "attention", "linear"])
@@ -45,13 +45,9 @@ def test_a_far_name_lists_all() -> None:
 def test_a_class_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 
-    @mixers.register("mean")
+    @mixers.register(mixers.Info("mean", "folklore", "https://example.org", causal=False, cost="n d", state="d"))
     class Mean(mixers.SetMixer):
         """The mean of all tokens."""
-
-        def __init__(self, d_model: int) -> None:
-            super().__init__()
-            self.d_model = d_model
 
         def summarize(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
             return x.sum(1, keepdim=True), x.shape[1]
@@ -63,14 +59,25 @@ def test_a_class_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
             return (summary[0] / summary[1]).expand_as(x)
 
     assert "mean" in mixers.names()
-    mixer = mixers.build("mean", 1)
+    mixer = mixers.build("mean", 1, causal=False)
     assert isinstance(mixer, Mean)
     assert mixer(torch.tensor([[[1.0], [3.0]]])).flatten().tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match=r"'mean' exists only with causal=False, got causal=True"):
+        mixers.build("mean", 1)
 
 
-def test_a_mixer_must_say_how_it_mixes() -> None:
-    mixer = mixers.SetMixer()
-    x = torch.zeros(1, 1, 1)
-    for call in (lambda: mixer(x), lambda: mixer.merge(x, x), lambda: mixer.read(x, x)):
-        with pytest.raises(NotImplementedError):
-            call()
+@pytest.mark.parametrize("kind", [mixers.Mixer, mixers.SetMixer, mixers.OrderedMixer, mixers.LocalMixer])
+def test_a_mixer_must_say_how_it_mixes(kind: type[mixers.Mixer]) -> None:
+    with pytest.raises(NotImplementedError):
+        kind(1)(torch.zeros(1, 1, 1))
+
+
+@pytest.mark.parametrize("heads", [5, 0, -1])
+def test_heads_must_divide_the_channels(heads: int) -> None:
+    with pytest.raises(ValueError, match=f"got d_model=12 and heads={heads}"):
+        mixers.build("linear_attention", 12, causal=False, heads=heads)
+
+
+def test_channels_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="d_model must be >= 1, got 0"):
+        mixers.Mixer(0)

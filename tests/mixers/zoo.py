@@ -8,3 +8,6 @@ from typing import Any
 ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("linear_attention", False): {"heads": 2},
 }
+
+# Those whose work grows faster than the length, as their papers say.
+LINEAR_EXCEPTIONS: set[tuple[str, bool]] = set()
