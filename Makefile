@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src csrc -type f -not -name '*.pyc') pyproject.toml CMakeLists.txt constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint sanitize clean
 
 demo: $(VENV)/.stamp-run
 	$(VENV)/bin/linocut demo
@@ -36,3 +36,16 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv $(SOURCES)
 $(VENV)/.stamp-lint: $(VENV)/.stamp-test
 	$(PIP) install --quiet --constraint constraints.txt '.[lint]'
 	touch $@
+
+# The kernels' tests once with the address and undefined-behaviour sanitizers, in a build of their own. Python itself is
+# not instrumented, so the runtime is loaded first, and its leaks are not ours.
+sanitize: $(VENV)/.stamp-test
+	$(PIP) install --quiet --constraint constraints.txt nanobind cmake ninja
+	$(VENV)/bin/cmake -G Ninja -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DLINOCUT_SANITIZE=address,undefined -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python \
+	  -Dnanobind_DIR=$$($(VENV)/bin/python -m nanobind --cmake_dir) -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja
+	$(VENV)/bin/cmake --build build/sanitize
+	mkdir -p build/sanitized && cp -r src/linocut build/sanitized/ && cp build/sanitize/*.so build/sanitized/linocut/
+	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	  OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/ops tests/data/test_rle.py -m 'not slow'

@@ -81,3 +81,18 @@ def test_heads_must_divide_the_channels(heads: int) -> None:
 def test_channels_must_be_positive() -> None:
     with pytest.raises(ValueError, match="d_model must be >= 1, got 0"):
         mixers.Mixer(0)
+
+
+def test_the_table_lists_every_mixer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    mixers.table()
+    printed = capsys.readouterr().out
+    for cls in mixers.classes():
+        assert cls.info.name in printed
+        assert cls.info.paper in printed
+    mixers.table(["linear_attention"])
+    printed = capsys.readouterr().out
+    assert "Katharopoulos" in printed
+    assert len(printed.splitlines()) < 10
+    with pytest.raises(ValueError, match="unknown mixer 'linear_atention'"):
+        mixers.table(["linear_atention"])

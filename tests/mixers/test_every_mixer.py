@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def stepped(mixer: mixers.OrderedMixer, x: Tensor) -> Tensor:
 def distributed(mixer: mixers.OrderedMixer, x: Tensor, cuts: Sequence[int]) -> Tensor:
     """Every piece summarised alone, its start worked out from the maps before it, every piece scanned alone."""
     edges = [0, *cuts, x.shape[1]]
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(pairwise(edges))
     maps = [mixer.summarize(x[:, i:j], x[:, max(0, i - mixer.halo) : i] if i else None) for i, j in spans]
     first, outputs, before = mixer.init_state(x.shape[0]), [], None
     for (i, j), piece_map in zip(spans, maps, strict=True):
@@ -369,10 +370,7 @@ def test_pieces_with_halos_are_the_whole(key: tuple[str, bool], dtype: torch.dty
     mixer, x = build(key, dtype), tokens(LENGTH, dtype)
     behind, ahead = mixer.reach
     edges = [0, *cuts, LENGTH]
-    outputs = [
-        mixer.mix(x[:, i:j], x[:, max(0, i - behind) : i], x[:, j : j + ahead])
-        for i, j in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    outputs = [mixer.mix(x[:, i:j], x[:, max(0, i - behind) : i], x[:, j : j + ahead]) for i, j in pairwise(edges)]
     close(torch.cat(outputs, dim=1), mixer(x), dtype)
 
 

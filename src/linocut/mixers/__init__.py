@@ -7,18 +7,36 @@ Example:
     >>> mixer = mixers.build("linear_attention", 32, causal=False, heads=2)
 """
 
-from linocut.mixers.base import Info, LocalMixer, Mixer, OrderedMixer, SetMixer, build, classes, names, register
+from linocut.mixers.base import (
+    Info,
+    LocalMixer,
+    Mixer,
+    OrderedMixer,
+    SetMixer,
+    build,
+    classes,
+    exists,
+    names,
+    register,
+    table,
+)
+from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
 
 __all__ = [
+    "Bidirectional",
+    "ImageMixer",
     "Info",
     "LinearAttention",
     "LocalMixer",
     "Mixer",
     "OrderedMixer",
+    "Scan2d",
     "SetMixer",
     "build",
     "classes",
+    "exists",
     "names",
     "register",
+    "table",
 ]

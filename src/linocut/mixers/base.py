@@ -15,7 +15,7 @@ type             summary of a piece                pieces are joined by         
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -204,6 +204,15 @@ def names() -> list[str]:
     return sorted({name for name, _ in _REGISTRY})
 
 
+def exists(name: str, *, causal: bool) -> bool:
+    """Whether a mixer has the form asked for.
+
+    Raises:
+        ValueError: for an unknown name, with the near ones.
+    """
+    return (_known(name), causal) in _REGISTRY
+
+
 def classes() -> list[type[Mixer]]:
     """Every registered class, sorted by name, the causal form first."""
     return [_REGISTRY[key] for key in sorted(_REGISTRY, key=lambda key: (key[0], not key[1]))]
@@ -222,10 +231,47 @@ def build(name: str, d_model: int, *, causal: bool = True, **options: Any) -> Mi
         ValueError: for an unknown name, with the near ones, or for a form that the paper lacks.
         TypeError: for an option that the mixer does not have.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
-        raise ValueError(f"unknown mixer {name!r}; did you mean {' or '.join(map(repr, near))}?")
-    if (name, causal) not in _REGISTRY:
+    if not exists(name, causal=causal):
         hint = "mixers.Bidirectional runs a causal one both ways" if not causal else "it sees the sequence as a whole"
         raise ValueError(f"{name!r} exists only with causal={not causal}, got causal={causal}; {hint}")
     return _REGISTRY[name, causal](d_model, **options)
+
+
+def table(only: Iterable[str] | None = None) -> None:
+    """Print every mixer: name, paper, causal or not, cost, state size, forms.
+
+    Args:
+        only: the names to list; None for all.
+
+    Raises:
+        ValueError: for an unknown name, with the near ones.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    wanted = set(names()) if only is None else {_known(name) for name in only}
+    rows = Table("name", "causal", "paper", "cost of n tokens", "state", "forms", title="linocut.mixers")
+    for cls in classes():
+        info = cls.info
+        if info.name in wanted:
+            rows.add_row(info.name, "yes" if info.causal else "no", info.paper, info.cost, info.state, _forms(cls))
+    Console().print(rows)
+
+
+def _forms(cls: type[Mixer]) -> str:
+    """The forms in which a mixer of this type can be run."""
+    kinds: dict[type[Mixer], str] = {
+        SetMixer: "parallel, chunked, tiled",
+        OrderedMixer: "parallel, chunked, recurrent, tiled",
+        LocalMixer: "parallel, tiled with a halo",
+    }
+    found = [forms for kind, forms in kinds.items() if issubclass(cls, kind)]
+    return found[0] if found else "parallel"
+
+
+def _known(name: str) -> str:
+    """The name itself, if it is one."""
+    if name not in (known := names()):
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise ValueError(f"unknown mixer {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    return name

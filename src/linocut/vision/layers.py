@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from linocut import mixers
+from linocut.mixers import images
 from linocut.vision.strips import in_strips, strip_rows, strips
 
 
@@ -81,31 +82,29 @@ class GlobalBlock(nn.Module):
     def __init__(self, channels: int, *, mixer: str, kernel: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        built = mixers.build(mixer, channels, causal=False)
-        if not isinstance(built, mixers.SetMixer):
-            raise ValueError(f"a map is mixed by a mixer over sets, got {mixer!r}, a {type(built).__name__}")
-        self.mixer = built
+        self.mixer = images.for_maps(mixer, channels)
         self.gain = nn.Parameter(0.1 * self.norm.weight.detach().clone())
         self.local = LocalBlock(channels, kernel=kernel)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Same shape out; linear in H·W."""
         rows = strip_rows(x, 6 * x.shape[1])
-        if torch.is_grad_enabled() or x.shape[2] <= rows:
-            mixed = x + self._to_map(self.mixer(self._tokens(x)), x)
+        if isinstance(self.mixer, mixers.SetMixer) and not torch.is_grad_enabled() and x.shape[2] > rows:
+            mixed = self._mix_in_strips(self.mixer, x, rows)
         else:
-            mixed = self._mix_in_strips(x, rows)
+            normed = images.to_map(self._tokens(x), x.shape[2], x.shape[3])
+            mixed = x + self._to_map(images.to_tokens(images.mix(self.mixer, normed)), x)
         out: Tensor = self.local(mixed)
         return out
 
-    def _mix_in_strips(self, x: Tensor, rows: int) -> Tensor:
+    def _mix_in_strips(self, mixer: mixers.SetMixer, x: Tensor, rows: int) -> Tensor:
         """Pass one summarises the strips and merges, pass two reads: the same result, whatever the cut."""
         pieces = list(strips(x.shape[2], rows))
-        summary = reduce(self.mixer.merge, (self.mixer.summarize(self._tokens(x[:, :, p])) for p in pieces))
+        summary = reduce(mixer.merge, (mixer.summarize(self._tokens(x[:, :, p])) for p in pieces))
         out = torch.empty_like(x)
         for piece in pieces:
             part = x[:, :, piece]
-            out[:, :, piece] = part + self._to_map(self.mixer.read(self._tokens(part), summary), part)
+            out[:, :, piece] = part + self._to_map(mixer.read(self._tokens(part), summary), part)
         return out
 
     def _tokens(self, x: Tensor) -> Tensor:

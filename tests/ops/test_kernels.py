@@ -1,0 +1,87 @@
+"""The compiled kernels as a library: instruction sets, threads of one runtime, and torch's compilers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linocut import native
+from mixers.zoo import ZOO
+
+KERNELS = native.kernels()
+needs_kernels = pytest.mark.skipif(KERNELS is None, reason="the kernels are not built here")
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints, without the run-time type checks of the tests."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@needs_kernels
+def test_an_instruction_set_can_be_chosen() -> None:
+    before = KERNELS.isa()
+    assert before == KERNELS.isas()[-1], "the widest is the default"
+    try:
+        for isa in KERNELS.isas():
+            KERNELS.use_isa(isa)
+            assert KERNELS.isa() == isa
+    finally:
+        KERNELS.use_isa(before)
+
+
+@needs_kernels
+def test_an_instruction_set_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=rf"must be one of {', '.join(KERNELS.isas())} on this machine, got v9"):
+        KERNELS.use_isa("v9")
+
+
+@needs_kernels
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the list of mapped files is Linux's")
+@pytest.mark.parametrize("first", ["import torch", "from linocut.data import rle", "from linocut import native"])
+def test_one_copy_of_the_openmp_runtime_is_mapped(first: str) -> None:
+    code = f"""
+{first}
+import torch
+from linocut.ops.linear_recurrence import linear_recurrence
+torch.set_num_threads(2)
+linear_recurrence(torch.ones(2, 9, 200), torch.ones(2, 9, 200))
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+print(*{{line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line or "libomp" in line}})
+"""
+    assert len(python(code).split()) == 1
+
+
+@needs_kernels
+def test_denormals_survive_loading_the_kernels() -> None:
+    assert python("import torch; from linocut import native; native.kernels(); print(5e-324 / 1 > 0)") == "True\n"
+
+
+COMPILE = """
+import sys, torch
+from linocut import mixers
+torch.manual_seed(0)
+torch.set_num_threads(1)
+for name, causal, options in {zoo!r}:
+    mixer = mixers.build(name, 12, causal=causal, **options).eval()
+    x = torch.randn(2, 37, 12)
+    expected = mixer(x)
+    torch._dynamo.reset()
+    found = torch.compile(mixer, fullgraph=True, backend="aot_eager")(x)
+    assert torch.allclose(found, expected, atol=1e-4), name
+    found.square().sum().backward()
+    assert any(p.grad is not None for p in mixer.parameters()), name
+    exported = torch.export.export(mixer, (x,)).module()(x)
+    assert torch.allclose(exported, expected, atol=1e-4), name
+    print(name)
+"""
+
+
+@pytest.mark.slow
+def test_every_mixer_compiles_in_one_graph_and_exports() -> None:
+    zoo = [(name, causal, options) for (name, causal), options in sorted(ZOO.items())]
+    assert len(python(COMPILE.format(zoo=zoo)).split()) == len(zoo)
