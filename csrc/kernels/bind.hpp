@@ -18,5 +18,6 @@ T* at(Address address) {
 
 // One function a binding file.
 void bind_linear_recurrence(nanobind::module_& m);
+void bind_short_convolution(nanobind::module_& m);
 
 }  // namespace linocut

@@ -10,6 +10,7 @@ from torch import Tensor
 from linocut import native
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
@@ -42,3 +43,17 @@ def address(tensor: Tensor | None) -> int:
 def threads() -> int:
     """Threads a kernel may use: torch's setting."""
     return torch.get_num_threads()
+
+
+def direct(*tensors: Tensor | None) -> bool:
+    """Whether a kernel may be called without the operator around it, which costs a decoder's step microseconds.
+
+    So it is if nothing is to be differentiated and no one traces the call.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    differentiated = torch.is_grad_enabled()
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _PLAIN or (differentiated and tensor.requires_grad)):
+            return False
+    return True
