@@ -20,5 +20,6 @@ T* at(Address address) {
 void bind_diagonal_recurrence(nanobind::module_& m);
 void bind_linear_recurrence(nanobind::module_& m);
 void bind_short_convolution(nanobind::module_& m);
+void bind_wkv(nanobind::module_& m);
 
 }  // namespace linocut

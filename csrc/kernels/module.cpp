@@ -57,4 +57,5 @@ NB_MODULE(_kernels, m) {
   linocut::bind_diagonal_recurrence(m);
   linocut::bind_linear_recurrence(m);
   linocut::bind_short_convolution(m);
+  linocut::bind_wkv(m);
 }
