@@ -55,6 +55,7 @@ NB_MODULE(_kernels, m) {
   m.def("isa", [] { return name(linocut::isa()); }, "The instruction set in use.");
   m.def("use_isa", &use_isa, "Use another instruction set; for tests and comparisons.");
   linocut::bind_diagonal_recurrence(m);
+  linocut::bind_gated_linear_attention(m);
   linocut::bind_linear_recurrence(m);
   linocut::bind_short_convolution(m);
   linocut::bind_wkv(m);

@@ -3,6 +3,8 @@
 //
 //   product<Accumulate>(m, n, k, a, a_row, a_col, b, b_row, c, c_row)
 //       c[i][j] (+)= sum over p of a[i * a_row + p * a_col] * b[p * b_row + j]
+//   product_onto(m, n, k, keep, …)
+//       the same, added to keep * c[i][j]
 //
 // a_row, a_col say how A lies: (lda, 1) for A, (1, lda) for its transpose. n must be a multiple of kLanes. For A Bᵀ
 // transpose B first.
@@ -19,11 +21,11 @@ constexpr int kTileRows = 6, kTileVectors = 2;  // 12, 2 and 1 in 16
 #endif
 
 template <bool Accumulate, int Rows, int Vectors>
-LINOCUT_INLINE void product_block(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const float* b,
+LINOCUT_INLINE void product_block(int k, float keep, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const float* b,
                                   std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
   vf sums[Rows][Vectors];
   for (int i = 0; i < Rows; ++i) {
-    for (int j = 0; j < Vectors; ++j) sums[i][j] = Accumulate ? load(c + i * c_row + j * kLanes) : splat(0.0f);
+    for (int j = 0; j < Vectors; ++j) sums[i][j] = Accumulate ? keep * load(c + i * c_row + j * kLanes) : splat(0.0f);
   }
   for (int p = 0; p < k; ++p) {
     vf row[Vectors];
@@ -39,44 +41,84 @@ LINOCUT_INLINE void product_block(int k, const float* a, std::ptrdiff_t a_row, s
 }
 
 template <bool Accumulate, int Vectors>
-LINOCUT_INLINE void product_columns(int m, int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col,
+LINOCUT_INLINE void product_columns(int m, int k, float keep, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col,
                                     const float* b, std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
+  // narrower blocks take more rows: too few sums would wait for one another
+  constexpr int kRows = Vectors == kTileVectors ? kTileRows : 2 * kTileRows;
   int i = 0;
-  for (; i + kTileRows <= m; i += kTileRows) {
-    product_block<Accumulate, kTileRows, Vectors>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+  for (; i + kRows <= m; i += kRows) {
+    product_block<Accumulate, kRows, Vectors>(k, keep, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+  }
+  for (; i + 4 <= m; i += 4) {
+    product_block<Accumulate, 4, Vectors>(k, keep, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
   }
   for (; i + 2 <= m; i += 2) {
-    product_block<Accumulate, 2, Vectors>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+    product_block<Accumulate, 2, Vectors>(k, keep, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
   }
   for (; i < m; ++i) {
-    product_block<Accumulate, 1, Vectors>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+    product_block<Accumulate, 1, Vectors>(k, keep, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
   }
 }
 
 template <bool Accumulate>
-void product(int m, int n, int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const float* b,
+void product_tiles(int m, int n, int k, float keep, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const float* b,
              std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
   int j = 0;
   for (; j + kTileVectors * kLanes <= n; j += kTileVectors * kLanes) {
-    product_columns<Accumulate, kTileVectors>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row);
+    product_columns<Accumulate, kTileVectors>(m, k, keep, a, a_row, a_col, b + j, b_row, c + j, c_row);
   }
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
-    product_columns<Accumulate, 2>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row);
+    product_columns<Accumulate, 2>(m, k, keep, a, a_row, a_col, b + j, b_row, c + j, c_row);
   }
   for (; j < n; j += kLanes) {
-    product_columns<Accumulate, 1>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row);
+    product_columns<Accumulate, 1>(m, k, keep, a, a_row, a_col, b + j, b_row, c + j, c_row);
+  }
+}
+
+template <bool Accumulate>
+LINOCUT_INLINE void product(int m, int n, int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col,
+                            const float* b, std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
+  product_tiles<Accumulate>(m, n, k, 1.0f, a, a_row, a_col, b, b_row, c, c_row);
+}
+
+LINOCUT_INLINE void product_onto(int m, int n, int k, float keep, const float* a, std::ptrdiff_t a_row,
+                                 std::ptrdiff_t a_col, const float* b, std::ptrdiff_t b_row, float* c,
+                                 std::ptrdiff_t c_row) {
+  product_tiles<true>(m, n, k, keep, a, a_row, a_col, b, b_row, c, c_row);
+}
+
+// Swaps rows and columns of kLanes vectors, in log2(kLanes) rounds that each exchange one bit of the two numbers.
+LINOCUT_INLINE void transpose_block(vf (&rows)[kLanes]) {
+  const vi lanes = lane_numbers();
+#pragma GCC unroll 4
+  for (int bit = 1; bit < kLanes; bit *= 2) {
+    const vi upper = (lanes & bit) != 0;
+    const vi to_low = upper ? (lanes ^ bit) + kLanes : lanes;
+    const vi to_high = upper ? lanes + kLanes : (lanes | bit);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if (i & bit) continue;
+      const vf low = rows[i], high = rows[i | bit];
+      rows[i] = permute(low, high, to_low);
+      rows[i | bit] = permute(low, high, to_high);
+    }
   }
 }
 
 // to[j][i] = from[i][j] for `rows` rows of `columns`; what lies beyond in `to` is left as it is.
-LINOCUT_INLINE void transpose(int rows, int columns, const float* from, std::ptrdiff_t from_row, float* to,
-                              std::ptrdiff_t to_row) {
-  constexpr int kBlock = 8;
-  for (int i0 = 0; i0 < rows; i0 += kBlock) {
-    const int i1 = i0 + kBlock < rows ? i0 + kBlock : rows;
-    for (int j = 0; j < columns; ++j) {
-      for (int i = i0; i < i1; ++i) to[j * to_row + i] = from[i * from_row + j];
+inline void transpose(int rows, int columns, const float* from, std::ptrdiff_t from_row, float* to,
+                      std::ptrdiff_t to_row) {
+  const int whole_rows = rows / kLanes * kLanes, whole_columns = columns / kLanes * kLanes;
+  for (int i = 0; i < whole_rows; i += kLanes) {
+    for (int j = 0; j < whole_columns; j += kLanes) {
+      vf block[kLanes];
+      for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * from_row + j);
+      transpose_block(block);
+      for (int r = 0; r < kLanes; ++r) store(to + (j + r) * to_row + i, block[r]);
     }
+  }
+  for (int i = 0; i < rows; ++i) {
+    for (int j = i < whole_rows ? whole_columns : 0; j < columns; ++j) to[j * to_row + i] = from[i * from_row + j];
   }
 }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+from gradients import assert_all_close, with_gradients
 from linocut.ops import linear_attention as ops
 
 BATCH, HEADS, DIM, VALUE = 2, 3, 8, 5
@@ -149,3 +152,102 @@ def test_keys_that_are_all_zero_give_zero_and_not_nan() -> None:
 def test_keys_and_values_of_different_tokens_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"must share \(batch, length, heads\), got \(2, 7, 3, 8\)"):
         ops.summarize(torch.ones(2, 7, 3, 8), torch.ones(shape))
+
+
+# causal
+
+
+def causal_inputs(length: int, seed: int = 0) -> list[Tensor]:
+    """Queries and keys before the feature map, values, and the two parts of a state."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(BATCH, *shape, generator=generator, dtype=torch.float64).float()
+
+    shape = (length, HEADS)
+    return [
+        draw(*shape, DIM), draw(*shape, DIM), draw(*shape, VALUE), draw(HEADS, DIM, VALUE), draw(HEADS, DIM).exp() + 3
+    ]  # fmt: skip
+
+
+def run_causal(phi: str, normalize: bool = True) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def run(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        state = ops.Summary(kv, z)
+        y, summary = ops.causal_linear_attention(q, k, v, feature_map=phi, normalize=normalize, state=state)
+        return y, *summary
+
+    return run
+
+
+def causal_loop(phi: str, normalize: bool = True) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def loop(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k = (ops.mapping(phi)(x) for x in (q, k))
+        y, kv, last = ops.causal_reference(q, k, v, kv, z)
+        if not normalize:
+            before = z[:, None] + k.cumsum(dim=1)
+            y = y * torch.einsum("bnhd,bnhd->bnh", q, before).clamp_min(1e-6)[..., None]
+        return y, kv, last
+
+    return loop
+
+
+maps = pytest.mark.parametrize("phi", ["identity", "elu", "relu", "exp"])
+
+
+@maps
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 500])
+def test_the_causal_kernel_is_the_loop(isa: str, length: int, phi: str, normalize: bool) -> None:
+    inputs = causal_inputs(length)
+    if phi == "identity":
+        inputs[:2] = [x.abs() for x in inputs[:2]]
+    expected = with_gradients(causal_loop(phi, normalize), [x.double() for x in inputs])
+    assert_all_close(with_gradients(run_causal(phi, normalize), inputs), expected, 3e-5)
+
+
+@maps
+@pytest.mark.parametrize("length", [0, 1, 65])
+def test_causal_chunks_are_the_loop(length: int, phi: str) -> None:
+    inputs = [x.double() for x in causal_inputs(length)]
+    if phi == "identity":
+        inputs[:2] = [x.abs() for x in inputs[:2]]
+    expected = with_gradients(causal_loop(phi), inputs)
+    assert_all_close(with_gradients(run_causal(phi), inputs), expected, 1e-9)
+
+
+@maps
+def test_causal_bfloat16_in_and_out(isa: str, phi: str) -> None:
+    inputs = causal_inputs(100)
+    inputs[:2] = [x.abs() for x in inputs[:2]]
+    inputs[:3] = [x.bfloat16() for x in inputs[:3]]
+    y, kv, z = run_causal(phi)(*inputs)
+    assert (y.dtype, kv.dtype, z.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    expected = with_gradients(causal_loop(phi), [x.double() for x in inputs])
+    assert_all_close(with_gradients(run_causal(phi), inputs), expected, 3e-2)
+
+
+def test_the_last_token_of_the_causal_form_sees_what_the_set_sees(form: str) -> None:
+    q, k, v, _, _ = causal_inputs(100)
+    y, summary = ops.causal_linear_attention(q, k, v, feature_map="elu")
+    mapped = ops.elu_plus_one(q), ops.elu_plus_one(k)
+    expected = ops.linear_attention(*mapped, v)[:, -1]
+    assert_all_close([y[:, -1], *summary], [expected, *ops.summarize(mapped[1], v)], 1e-5)
+
+
+def test_causal_keys_that_are_all_zero_give_zero_and_not_nan(form: str) -> None:
+    q, k, v, kv, z = causal_inputs(40)
+    k, kv, z = -k.abs(), torch.zeros_like(kv), torch.zeros_like(z)
+    run = run_causal("relu")
+    y, *grads = with_gradients(lambda q, k, v: run(q, k, v, kv, z)[:1], [q, k, v])
+    assert torch.equal(y, torch.zeros_like(v))
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_what_the_causal_form_does_not_take_is_named() -> None:
+    q, k, v, kv, z = causal_inputs(3)
+    with pytest.raises(ValueError, match="feature_map must be one of identity, elu, relu, exp, got 'tanh'"):
+        ops.causal_linear_attention(q, k, v, feature_map="tanh")
+    with pytest.raises(ValueError, match="must share heads, got 1 and 3"):
+        ops.causal_linear_attention(q[:, :, :1], k[:, :, :1], v)
+    with pytest.raises(ValueError, match=r"z of state must be \(2, 3, 8\), got \(2, 3, 7\)"):
+        ops.causal_linear_attention(q, k, v, state=ops.Summary(kv, z[..., :7]))

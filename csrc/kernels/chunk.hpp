@@ -1,0 +1,135 @@
+// What the two passes of chunked gated linear attention share: a chunk's tiles in cache and the decays inside of it.
+#pragma once
+
+#include "gated_linear_attention.hpp"
+#include "tile.hpp"
+
+namespace linocut::LINOCUT_ISA {
+
+// Rows a chunk may have; how many it has is the kernels' choice.
+constexpr int kMaxChunk = 64;
+
+// Scores cost a chunk's length for every token, the state's way through the cache one over it; heads that share their
+// scores shift the balance.
+LINOCUT_INLINE int chunk_length(const GatedLinearAttention& job) { return job.heads > job.groups ? 64 : 32; }
+
+// Normalisers are kept away from zero.
+constexpr float kSmallest = 1e-6f;
+
+template <FeatureMap map>
+LINOCUT_INLINE vf mapped(vf x) {
+  const vf zero = splat(0.0f);
+  if (map == FeatureMap::elu_plus_one) return x > zero ? x + 1.0f : exp_negative(x);
+  if (map == FeatureMap::relu) return x < zero ? zero : x;
+  if (map == FeatureMap::exp) return exp(x);
+  return x;
+}
+
+// The map's derivative, from its value.
+LINOCUT_INLINE vf slope(FeatureMap map, vf value) {
+  const vf zero = splat(0.0f), one = splat(1.0f);
+  if (map == FeatureMap::elu_plus_one) return value > one ? one : value;
+  if (map == FeatureMap::relu) return value > zero ? one : zero;
+  return map == FeatureMap::exp ? value : one;
+}
+
+template <FeatureMap map, class T>
+LINOCUT_INLINE void pack_with(int rows, int columns, const T* from, std::ptrdiff_t from_row, float* to,
+                              std::ptrdiff_t to_row) {
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < columns; j += kLanes) {
+      const vf v = mapped<map>(load_n(from + i * from_row + j, columns - j));
+      store(to + i * to_row + j, j + kLanes <= columns ? v : first_lanes(v, columns - j));
+    }
+  }
+}
+
+// As pack, through the feature map.
+template <class T>
+void pack_mapped(FeatureMap map, int rows, int columns, const T* from, std::ptrdiff_t from_row, float* to,
+                 std::ptrdiff_t to_row) {
+  switch (map) {
+    case FeatureMap::elu_plus_one:
+      return pack_with<FeatureMap::elu_plus_one>(rows, columns, from, from_row, to, to_row);
+    case FeatureMap::relu: return pack_with<FeatureMap::relu>(rows, columns, from, from_row, to, to_row);
+    case FeatureMap::exp: return pack_with<FeatureMap::exp>(rows, columns, from, from_row, to, to_row);
+    default: return pack_with<FeatureMap::identity>(rows, columns, from, from_row, to, to_row);
+  }
+}
+
+// Rows of values times the weight of their token.
+template <class T>
+LINOCUT_INLINE void pack_weighted(int rows, int columns, const T* from, std::ptrdiff_t from_row, const float* weight,
+                                  std::ptrdiff_t weight_row, float* to, std::ptrdiff_t to_row) {
+  for (int i = 0; i < rows; ++i) {
+    const float factor = weight ? weight[i * weight_row] : 1.0f;
+    for (int j = 0; j < columns; j += kLanes) {
+      store(to + i * to_row + j, factor * load_n(from + i * from_row + j, columns - j));
+    }
+  }
+}
+
+LINOCUT_INLINE void scale_rows(int rows, int columns, const float* factors, const float* from, std::ptrdiff_t from_row,
+                               float* to, std::ptrdiff_t to_row) {
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < columns; j += kLanes) {
+      store(to + i * to_row + j, factors[i] * load(from + i * from_row + j));
+    }
+  }
+}
+
+template <class T>
+LINOCUT_INLINE void prefetch_rows(int rows, int columns, const T* from, std::ptrdiff_t from_row) {
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < columns; j += 64 / static_cast<int>(sizeof(T))) __builtin_prefetch(from + i * from_row + j);
+  }
+}
+
+LINOCUT_INLINE float dot(int n, const float* a, const float* b) {
+  vf total = splat(0.0f);
+  for (int j = 0; j < n; j += kLanes) total += load(a + j) * load(b + j);
+  return sum(total);
+}
+
+// The decays between the tokens of a chunk, as products of factors in [0, 1]: unlike differences of cumulative
+// logarithms they lose nothing next to a strong decay, and a decay of -infinity is a clean cut.
+struct Decays {
+  float before[kMaxChunk];              // from the state before the chunk to token t: the product over s <= t
+  float after[kMaxChunk];               // from token s to the state after the chunk
+  float total;                          // over the whole chunk
+  float between[kMaxChunk * kMaxChunk]; // row t, column s: from s to t, 1 on the diagonal, 0 where s > t
+};
+
+// Row length of `between` and of scores.
+constexpr int kScoreRow = kMaxChunk;
+
+LINOCUT_INLINE void fill(Decays& decays, int rows, const float* log_decay, std::ptrdiff_t stride) {
+  float step[kMaxChunk] = {};
+  for (int t = 0; t < rows; ++t) step[t] = log_decay[t * stride];
+  for (int t = 0; t < rows; t += kLanes) store(step + t, exp(load(step + t)));
+  float total = 1.0f;
+  for (int t = 0; t < rows; ++t) decays.before[t] = total *= step[t];
+  decays.total = total;
+  const vi lanes = lane_numbers();
+  for (int j = 0; j < rows; j += kLanes) {
+    vf row = splat(0.0f);
+    for (int t = j; t < rows; ++t) {
+      row = lanes == vi{} + (t - j) ? splat(1.0f) : row * step[t];
+      store(decays.between + t * kScoreRow + j, row);
+    }
+    store(decays.after + j, row);
+  }
+}
+
+// scores[t][s] = q_tᵀ k_s for s <= t, from k transposed; columns beyond t up to whole vectors are filled with whatever.
+LINOCUT_INLINE void causal_scores(int rows, int dim, const float* q, std::ptrdiff_t q_row, const float* k_transposed,
+                                  float* scores) {
+  constexpr int kRows = kLanes < 16 ? 16 : kLanes;
+  for (int i = 0; i < rows; i += kRows) {
+    const int count = rows - i < kRows ? rows - i : kRows;
+    product<false>(count, i + kRows < kMaxChunk ? i + kRows : kMaxChunk, dim, q + i * q_row, q_row, 1, k_transposed,
+                   kScoreRow, scores + i * kScoreRow, kScoreRow);
+  }
+}
+
+}  // namespace linocut::LINOCUT_ISA
