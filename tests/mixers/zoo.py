@@ -7,6 +7,8 @@ from typing import Any
 # (name, causal) -> options for d_model = 12
 ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("linear_attention", False): {"heads": 2},
+    ("lru", True): {"d_state": 10},
+    ("s4d", True): {"d_state": 8},
 }
 
 # Those whose work grows faster than the length, as their papers say.

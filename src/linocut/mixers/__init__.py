@@ -22,8 +22,12 @@ from linocut.mixers.base import (
 )
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
+from linocut.mixers.lru import LRU
+from linocut.mixers.s4d import S4D
 
 __all__ = [
+    "LRU",
+    "S4D",
     "Bidirectional",
     "ImageMixer",
     "Info",
