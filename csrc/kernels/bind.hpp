@@ -20,6 +20,7 @@ T* at(Address address) {
 void bind_diagonal_recurrence(nanobind::module_& m);
 void bind_gated_linear_attention(nanobind::module_& m);
 void bind_linear_recurrence(nanobind::module_& m);
+void bind_selective_scan(nanobind::module_& m);
 void bind_short_convolution(nanobind::module_& m);
 void bind_wkv(nanobind::module_& m);
 

@@ -3,12 +3,18 @@
 //
 //   vf              kLanes floats; + - * / and comparisons work lane by lane
 //   load, store     from and to float or bf16 at any address; load_n, store_n for the first n lanes, the rest zero
+//   sum, sums       over the lanes of one vector; of as many vectors as there are lanes, as a vector
 //   exp             within 2 ulp, exactly 1 at 0, 0 below -87.3, infinity above 88.7, NaN stays NaN
+//   exp2            the same to the base 2 and cheaper, for decays: it need not reach 0 or infinity, only 2^-126, 2^126
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define LINOCUT_INLINE inline __attribute__((always_inline))
 #define LINOCUT_LAMBDA __attribute__((always_inline))
@@ -131,31 +137,85 @@ LINOCUT_INLINE float sum(vf v) {
   return v[0];
 }
 
+// The sums of kLanes vectors that lie one after another.
+LINOCUT_INLINE vf sums(const float* vectors) {
+  vf level[kLanes];
+  for (int i = 0; i < kLanes; ++i) level[i] = load(vectors + i * kLanes);
+  const vi even = 2 * lane_numbers(), odd = even + 1;
+  for (int count = kLanes / 2; count > 0; count /= 2) {
+    for (int i = 0; i < count; ++i) {
+      level[i] = permute(level[2 * i], level[2 * i + 1], even) + permute(level[2 * i], level[2 * i + 1], odd);
+    }
+  }
+  return level[0];
+}
+
 LINOCUT_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 
 LINOCUT_INLINE float max(float a, float b) { return a > b ? a : b; }
 
-LINOCUT_INLINE vf exp(vf x) {
-  const vf low = splat(-87.33f), high = splat(88.72f);
-  const vf inside = x < low ? low : (x > high ? high : x);
-  // x = n ln 2 + r with |r| <= ln 2 / 2; the large constant rounds to a whole number
-  const vf shift = splat(12582912.0f);
-  const vf n = (inside * 1.44269504f + shift) - shift;
-  vf r = inside - n * 0.693145752f;
-  r = r - n * 1.42860677e-6f;
-  // no constant term but the last: exp(0) is exactly 1, so a decay of 1 never loses anything
+// exp(r) for |r| <= ln 2 / 2. No constant term but the last: exp(0) is exactly 1, so a decay of 1 never loses anything.
+LINOCUT_INLINE vf exp_near_zero(vf r) {
   vf p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  // two factors, since 2^128 is not a float; a NaN makes any n, and p is NaN
+  return p * (r * r) + r + 1.0f;
+}
+
+// 2^r for |r| <= 1/2, likewise.
+LINOCUT_INLINE vf exp2_near_zero(vf r) {
+  vf p = splat(1.5353361960e-4f);
+  p = p * r + 1.3398875017e-3f;
+  p = p * r + 9.6184369177e-3f;
+  p = p * r + 5.5503323674e-2f;
+  p = p * r + 2.4022647738e-1f;
+  p = p * r + 6.9314718246e-1f;
+  return p * r + 1.0f;
+}
+
+#if defined(__AVX512F__)
+
+// The forms with a mask, here of all lanes, spare GCC 12 its warnings about the others.
+constexpr __mmask16 kAllLanes = 0xffff;
+
+LINOCUT_INLINE vf round(vf x) {
+  return (vf)_mm512_mask_roundscale_ps((__m512)x, kAllLanes, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+LINOCUT_INLINE vf exp(vf x) {
+  // the smaller of two, the second if one is a NaN
+  const vf inside = (vf)_mm512_mask_min_ps((__m512)x, kAllLanes, (__m512)splat(89.0f), (__m512)x);
+  const vf n = round(inside * 1.44269504f);
+  const vf r = inside - n * 0.693145752f - n * 1.42860677e-6f;
+  // zero below, but not for a NaN, which is not less than anything
+  const __mmask16 keep = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.33f), _CMP_NLT_UQ);
+  return (vf)_mm512_maskz_scalef_ps(keep, (__m512)exp_near_zero(r), (__m512)n);
+}
+
+LINOCUT_INLINE vf exp_negative(vf x) { return exp(x); }
+
+LINOCUT_INLINE vf exp2(vf x) {
+  const vf n = round(x);
+  return (vf)_mm512_mask_scalef_ps((__m512)x, kAllLanes, (__m512)exp2_near_zero(x - n), (__m512)n);
+}
+
+#else
+
+LINOCUT_INLINE vf exp(vf x) {
+  const vf low = splat(-87.33f), high = splat(88.72f);
+  const vf inside = x < low ? low : (x > high ? high : x);
+  // x = n ln 2 + r; the large constant rounds to a whole number
+  const vf shift = splat(12582912.0f);
+  const vf n = (inside * 1.44269504f + shift) - shift;
+  const vf r = inside - n * 0.693145752f - n * 1.42860677e-6f;
+  // two factors, since 2^128 is not a float; a NaN makes any n, and the polynomial is NaN
   const vi whole = __builtin_convertvector(n, vi);
   const vi half = whole >> 1;
   const vf scale_a = (vf)((half + 127) << 23), scale_b = (vf)((whole - half + 127) << 23);
-  const vf y = p * scale_a * scale_b;
+  const vf y = exp_near_zero(r) * scale_a * scale_b;
   return x < low ? splat(0.0f) : (x > high ? splat(__builtin_inff()) : y);
 }
 
@@ -164,18 +224,21 @@ LINOCUT_INLINE vf exp_negative(vf x) {
   const vf low = splat(-87.33f), shift = splat(12582912.0f);
   const vf inside = x < low ? low : x;
   const vf n = (inside * 1.44269504f + shift) - shift;
-  vf r = inside - n * 0.693145752f;
-  r = r - n * 1.42860677e-6f;
-  vf p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const vf y = p * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
+  const vf r = inside - n * 0.693145752f - n * 1.42860677e-6f;
+  const vf y = exp_near_zero(r) * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
   return x < low ? splat(0.0f) : y;
 }
+
+LINOCUT_INLINE vf exp2(vf x) {
+  const vf low = splat(-126.0f), high = splat(126.0f);
+  const vf inside = x < low ? low : (x > high ? high : x);
+  // the large constant rounds, and leaves the biased exponent in the lowest bits
+  const vf shift = splat(12582912.0f + 127.0f);
+  const vf moved = inside + shift;
+  return exp2_near_zero(inside - (moved - shift)) * (vf)((vi)moved << 23);
+}
+
+#endif
 
 LINOCUT_INLINE float exp(float x) { return exp(splat(x))[0]; }
 
