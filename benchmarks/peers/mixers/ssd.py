@@ -1,4 +1,4 @@
-"""Mamba-2's state-space dual form (Dao and Gu, ICML 2024, https://arxiv.org/abs/2405.21060), eight heads of 64, 128 states.
+"""Mamba-2's state-space dual form (Dao and Gu, ICML 2024, https://arxiv.org/abs/2405.21060), 8 heads of 64, 128 states.
 
     h_t = exp(dt_t A) h_{t−1} + dt_t B_t x_tᵀ,   y_t = C_tᵀ h_t
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.peers.mixers import native
+from benchmarks.peers.mixers.linear_attention import in_chunks
 
 MINIMAL_CHUNK = 64
 TRANSFORMERS_CHUNK = 256
@@ -30,8 +31,8 @@ def minimal_discrete(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> 
     """The paper's listing 1, `ssd_minimal_discrete`, in its four steps; its chunk must divide the length."""
     heads = x.shape[2]
     B, C = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (B, C))  # noqa: N806
-    xs, bs, cs = (t.unflatten(1, (-1, MINIMAL_CHUNK)) for t in (x * dt[..., None], B, C))
-    log_decay = (A * dt).unflatten(1, (-1, MINIMAL_CHUNK)).permute(0, 3, 1, 2)  # batch, heads, chunks, tokens
+    xs, bs, cs = (in_chunks(t, MINIMAL_CHUNK) for t in (x * dt[..., None], B, C))
+    log_decay = in_chunks(A * dt, MINIMAL_CHUNK).permute(0, 3, 1, 2)  # batch, heads, chunks, tokens
     total = log_decay.cumsum(-1)
     inside = torch.exp(segment_sum(log_decay))
     y = torch.einsum("bclhn,bcshn,bhcls,bcshp->bclhp", cs, bs, inside, xs)
