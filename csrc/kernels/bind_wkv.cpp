@@ -68,7 +68,6 @@ void backward(std::ptrdiff_t batch, std::ptrdiff_t length, std::ptrdiff_t channe
 }  // namespace
 
 void bind_wkv(nanobind::module_& m) {
-  m.attr("wkv_chunk") = kWkvChunk;
   m.def("wkv", &forward);
   m.def("wkv_grad", &backward);
 }

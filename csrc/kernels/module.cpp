@@ -54,6 +54,7 @@ NB_MODULE(_kernels, m) {
   m.def("isas", &isas, "Instruction sets that this machine runs, narrowest first.");
   m.def("isa", [] { return name(linocut::isa()); }, "The instruction set in use.");
   m.def("use_isa", &use_isa, "Use another instruction set; for tests and comparisons.");
+  linocut::bind_channel_decay(m);
   linocut::bind_diagonal_recurrence(m);
   linocut::bind_gated_linear_attention(m);
   linocut::bind_linear_recurrence(m);
