@@ -36,8 +36,29 @@ void forward(const Sizes& sizes, bool half, int map, bool normalize, const std::
   LINOCUT_CALL(gated_linear_attention, forward);
 }
 
+// inputs: q, k, v, log_decay, weight, skip, checkpoints, grad_y, grad_last, grad_last_norm; outputs: the gradients of q,
+// k, v, log_decay, weight, skip, state, norm.
+void backward(const Sizes& sizes, bool half, int map, bool normalize, const std::array<Address, 10>& inputs,
+              const Tokens& tokens, const std::array<Address, 8>& outputs, std::ptrdiff_t segment, int threads) {
+  GatedLinearAttentionGrad grad{};
+  grad.forward = job(sizes, half, map, normalize,
+                     {inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], inputs[5], 0, 0}, tokens,
+                     {0, 0, 0, inputs[6]}, segment, threads);
+  grad.grad_y = at<const void>(inputs[7]);
+  grad.grad_last = at<const float>(inputs[8]), grad.grad_last_norm = at<const float>(inputs[9]);
+  grad.grad_q = at<void>(outputs[0]), grad.grad_k = at<void>(outputs[1]), grad.grad_v = at<void>(outputs[2]);
+  grad.grad_log_decay = at<float>(outputs[3]), grad.grad_weight = at<float>(outputs[4]);
+  grad.grad_skip = at<float>(outputs[5]);
+  grad.grad_state = at<float>(outputs[6]), grad.grad_norm = at<float>(outputs[7]);
+  const nanobind::gil_scoped_release release;
+  LINOCUT_CALL(gated_linear_attention_grad, grad);
+}
+
 }  // namespace
 
-void bind_gated_linear_attention(nanobind::module_& m) { m.def("gated_linear_attention", &forward); }
+void bind_gated_linear_attention(nanobind::module_& m) {
+  m.def("gated_linear_attention", &forward);
+  m.def("gated_linear_attention_grad", &backward);
+}
 
 }  // namespace linocut

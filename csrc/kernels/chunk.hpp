@@ -103,6 +103,10 @@ struct Decays {
 // Row length of `between` and of scores.
 constexpr int kScoreRow = kMaxChunk;
 
+// A triangle is cut into blocks of so many rows.
+constexpr int kBlockRows = 16;
+static_assert(kBlockRows % kLanes == 0 && kMaxChunk % kBlockRows == 0);
+
 LINOCUT_INLINE void fill(Decays& decays, int rows, const float* log_decay, std::ptrdiff_t stride) {
   float step[kMaxChunk] = {};
   for (int t = 0; t < rows; ++t) step[t] = log_decay[t * stride];
@@ -124,11 +128,9 @@ LINOCUT_INLINE void fill(Decays& decays, int rows, const float* log_decay, std::
 // scores[t][s] = q_tᵀ k_s for s <= t, from k transposed; columns beyond t up to whole vectors are filled with whatever.
 LINOCUT_INLINE void causal_scores(int rows, int dim, const float* q, std::ptrdiff_t q_row, const float* k_transposed,
                                   float* scores) {
-  constexpr int kRows = kLanes < 16 ? 16 : kLanes;
-  for (int i = 0; i < rows; i += kRows) {
-    const int count = rows - i < kRows ? rows - i : kRows;
-    product<false>(count, i + kRows < kMaxChunk ? i + kRows : kMaxChunk, dim, q + i * q_row, q_row, 1, k_transposed,
-                   kScoreRow, scores + i * kScoreRow, kScoreRow);
+  for (int i = 0; i < rows; i += kBlockRows) {
+    product<false>(rows - i < kBlockRows ? rows - i : kBlockRows, i + kBlockRows, dim, q + i * q_row, q_row, 1,
+                   k_transposed, kScoreRow, scores + i * kScoreRow, kScoreRow);
   }
 }
 

@@ -32,6 +32,17 @@ struct GatedLinearAttention {
   int threads;
 };
 
-LINOCUT_EACH_ISA(void gated_linear_attention(const GatedLinearAttention& job);)
+// Gradients lie dense, as y and the states; those of weight and skip come for every token and head.
+struct GatedLinearAttentionGrad {
+  GatedLinearAttention forward;  // with checkpoints
+  const void* grad_y;
+  const float *grad_last, *grad_last_norm;  // absent for 0
+  void *grad_q, *grad_k, *grad_v;
+  float *grad_log_decay, *grad_weight, *grad_skip;
+  float *grad_state, *grad_norm;
+};
+
+LINOCUT_EACH_ISA(void gated_linear_attention(const GatedLinearAttention& job);
+                 void gated_linear_attention_grad(const GatedLinearAttentionGrad& job);)
 
 }  // namespace linocut

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradients import assert_all_close, with_gradients
+from linocut.ops import chunk_kernel
 from linocut.ops import gated_linear_attention as ops
 
 LENGTHS = (0, 1, 63, 64, 65, 500)
@@ -171,3 +172,10 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         ops.check_shapes("op", q, v, v, None)
     with pytest.raises(ValueError, match=r"op: state must be \(1, 4, 3, 5\), got \(1, 4, 5, 3\)"):
         ops.check_shapes("op", q, q, v, torch.zeros(1, 4, 5, 3))
+
+
+@decays
+def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor], decay: str) -> None:
+    q, k, v, state, *rest = (x.requires_grad_() for x in arguments(randn, 9, "token"))
+    inputs = (q, k, v, rest[0] if decay == "token" else None, None, None, state, None, 0, False, True)
+    torch.library.opcheck(chunk_kernel._native, inputs)

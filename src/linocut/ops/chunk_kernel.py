@@ -7,6 +7,8 @@ states before every :data:`SEGMENT`-th token and works out the rest again.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,8 @@ def _dense(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-def _sizes(q: Tensor, v: Tensor) -> tuple[int, ...]:
-    """Batch, length, groups, heads, dim, value."""
+def _sizes(q: Tensor, v: Tensor) -> tuple[Any, ...]:
+    """Batch, length, groups, heads, dim, value; symbols where a compiler traces."""
     return (*q.shape[:3], v.shape[2], q.shape[3], v.shape[3])
 
 
@@ -100,6 +102,110 @@ def _(
     return _outputs(q, v, normalize, save)
 
 
+@torch.library.custom_op(
+    "linocut::chunked_attention_grad",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? weight, Tensor? skip, Tensor checkpoints, "
+    "int feature_map, bool normalize, Tensor grad_y, Tensor? grad_last, Tensor? grad_norm) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _native_grad(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    weight: Tensor | None,
+    skip: Tensor | None,
+    checkpoints: Tensor,
+    feature_map: int,
+    normalize: bool,
+    grad_y: Tensor,
+    grad_last: Tensor | None,
+    grad_norm: Tensor | None,
+) -> tuple[Tensor, ...]:
+    (q, q_token), (k, k_token), (v, v_token) = map(_rows, (q, k, v))
+    outputs = _grads(q, v, log_decay, weight, skip, normalize)
+    others = [_dense(x) for x in (log_decay, weight, skip, checkpoints, grad_y, grad_last, grad_norm)]
+    kernel.kernels().gated_linear_attention_grad(
+        _sizes(q, v),
+        q.dtype == torch.bfloat16,
+        feature_map,
+        normalize,
+        [kernel.address(x) for x in (q, k, v, *others)],
+        (q_token, k_token, v_token),
+        [kernel.address(x) for x in outputs],
+        SEGMENT,
+        kernel.threads(),
+    )
+    return outputs
+
+
+def _grads(
+    q: Tensor, v: Tensor, log_decay: Tensor | None, weight: Tensor | None, skip: Tensor | None, normalize: bool
+) -> tuple[Tensor, ...]:
+    """Room for the gradients of q, k, v, log_decay, weight, skip (a token's), state and norm; empty for absent ones."""
+    batch, length, _, heads, dim, value = _sizes(q, v)
+    return (
+        q.new_empty(q.shape),
+        q.new_empty(q.shape),
+        v.new_empty(v.shape),
+        *(
+            q.new_empty((batch, length, heads) if x is not None else 0, dtype=torch.float32)
+            for x in (log_decay, weight, skip)
+        ),
+        q.new_empty(batch, heads, dim, value, dtype=torch.float32),
+        q.new_empty((batch, heads, dim) if normalize else 0, dtype=torch.float32),
+    )
+
+
+@_native_grad.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    weight: Tensor | None,
+    skip: Tensor | None,
+    checkpoints: Tensor,
+    feature_map: int,
+    normalize: bool,
+    grad_y: Tensor,
+    grad_last: Tensor | None,
+    grad_norm: Tensor | None,
+) -> tuple[Tensor, ...]:
+    return _grads(q, v, log_decay, weight, skip, normalize)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, log_decay, weight, skip, state, norm, ctx.feature_map, ctx.normalize, _ = inputs
+    ctx.has_state, ctx.has_norm = state is not None, norm is not None
+    ctx.save_for_backward(q, k, v, log_decay, weight, skip, output[3])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, grad_norm: Tensor | None, _: Any) -> Any:
+    *inputs, checkpoints = ctx.saved_tensors
+    _, _, v, log_decay, weight, skip = inputs
+    if grad_y is None:
+        grad_y = v.new_zeros(v.shape)
+    grad_norm = grad_norm if ctx.normalize else None
+    grads = _native_grad(*inputs, checkpoints, ctx.feature_map, ctx.normalize, grad_y, grad_last, grad_norm)
+    return (
+        *grads[:3],
+        None if log_decay is None else grads[3],
+        None if weight is None else grads[4],
+        None if skip is None else grads[5].sum(dim=(0, 1)),
+        grads[6] if ctx.has_state else None,
+        grads[7] if ctx.has_norm else None,
+        None,
+        None,
+        None,
+    )
+
+
+_native.register_autograd(_backward, setup_context=_setup)
+
+
 def chunked_attention(
     q: Tensor,
     k: Tensor,
@@ -138,6 +244,4 @@ def chunked_attention(
 
 def usable(*tensors: Tensor | None) -> bool:
     """Whether the kernel takes these: q, k and v of one dtype, the others float32 or to be made so."""
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        return False
     return kernel.usable(*tensors) and len({x.dtype for x in tensors[:3] if x is not None}) == 1
