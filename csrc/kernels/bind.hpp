@@ -24,5 +24,6 @@ void bind_linear_recurrence(nanobind::module_& m);
 void bind_selective_scan(nanobind::module_& m);
 void bind_short_convolution(nanobind::module_& m);
 void bind_wkv(nanobind::module_& m);
+void bind_set_attention(nanobind::module_& m);
 
 }  // namespace linocut

@@ -61,4 +61,5 @@ NB_MODULE(_kernels, m) {
   linocut::bind_selective_scan(m);
   linocut::bind_short_convolution(m);
   linocut::bind_wkv(m);
+  linocut::bind_set_attention(m);
 }

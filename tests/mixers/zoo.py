@@ -9,6 +9,7 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("linear_attention", False): {"heads": 2},
     ("lru", True): {"d_state": 10},
     ("s4d", True): {"d_state": 8},
+    ("efficient_attention", False): {"heads": 2},
 }
 
 # Those whose work grows faster than the length, as their papers say.

@@ -20,6 +20,7 @@ from linocut.mixers.base import (
     register,
     table,
 )
+from linocut.mixers.efficient_attention import EfficientAttention
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
 from linocut.mixers.lru import LRU
@@ -29,6 +30,7 @@ __all__ = [
     "LRU",
     "S4D",
     "Bidirectional",
+    "EfficientAttention",
     "ImageMixer",
     "Info",
     "LinearAttention",

@@ -45,7 +45,7 @@ class LinearAttention(SetMixer):
     def summarize(self, x: Float[Tensor, "batch length d_model"]) -> ops.Summary:
         """Σ φ(k) vᵀ and Σ φ(k) of a piece."""
         k, v = self.key_value(x).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        return ops.summarize(ops.elu_plus_one(k), v)
+        return ops.summarize(k, v, feature_map="elu")
 
     def merge(self, a: ops.Summary, b: ops.Summary) -> ops.Summary:
         """Add two summaries."""
@@ -55,6 +55,6 @@ class LinearAttention(SetMixer):
         self, x: Float[Tensor, "batch length d_model"], summary: ops.Summary
     ) -> Float[Tensor, "batch length d_model"]:
         """Answer this piece's queries."""
-        q = ops.elu_plus_one(self.query(x).unflatten(-1, (self.heads, -1)))
-        out: Tensor = self.out(ops.read(q, summary).flatten(2))
+        q = self.query(x).unflatten(-1, (self.heads, -1))
+        out: Tensor = self.out(ops.read(q, summary, feature_map="elu").flatten(2))
         return out

@@ -12,7 +12,7 @@ S_i = S_{i-1} + φ(k_i) v_iᵀ, z_i = z_{i-1} + φ(k_i).
 ============= ==================================== =========================
 symbol        meaning                              shape
 ============= ==================================== =========================
-``q``, ``k``  queries and keys, already mapped     (batch, length, heads, dim)
+``q``, ``k``  queries and keys                     (batch, length, heads, dim)
 ``v``         values                               (batch, length, heads, value)
 ``S``         sum of outer products                (batch, heads, dim, value)
 ``z``         sum of mapped keys                   (batch, heads, dim)
@@ -24,15 +24,16 @@ summaries of two pieces merge by addition, and any cut of the sequence gives the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linocut.ops import chunk_kernel
+from linocut.ops import chunk_kernel, kernel, set_attention
 from linocut.ops import gated_linear_attention as gla
+from linocut.ops.feature_maps import elu_plus_one as elu_plus_one
+from linocut.ops.feature_maps import mapping
 
 _EPSILON = 1e-6
 
@@ -44,44 +45,31 @@ class Summary(NamedTuple):
     z: Float[Tensor, "batch heads dim"]
 
 
-def elu_plus_one(x: Tensor) -> Tensor:
-    """φ(x) = elu(x) + 1, the positive feature map of the paper's equation 7."""
-    return torch.nn.functional.elu(x).add_(1)
-
-
-_FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "elu": elu_plus_one,
-    "relu": torch.relu,
-    "exp": torch.exp,
-}
-
-
-def mapping(name: str) -> Callable[[Tensor], Tensor]:
-    """φ by its name: identity, elu (that is elu + 1), relu or exp.
-
-    Raises:
-        ValueError: for another name.
-    """
-    if name not in _FEATURE_MAPS:
-        raise ValueError(f"feature_map must be one of {', '.join(_FEATURE_MAPS)}, got {name!r}")
-    return _FEATURE_MAPS[name]
-
-
-def summarize(k: Float[Tensor, "batch length heads dim"], v: Float[Tensor, "batch length heads value"]) -> Summary:
-    """Sum φ(k) vᵀ and φ(k) over a piece. ``k`` is already mapped and positive.
+def summarize(
+    k: Float[Tensor, "batch length heads dim"],
+    v: Float[Tensor, "batch length heads value"],
+    *,
+    feature_map: str = "identity",
+) -> Summary:
+    """Sum φ(k) vᵀ and φ(k) over a piece.
 
     The sums are kept in float32 (float64 stays float64): a million tokens do not add up in bfloat16's eight bits.
 
+    Args:
+        k: keys; with the identity, mapped already and positive.
+        v: values.
+        feature_map: φ.
+
     Raises:
-        ValueError: if the two do not describe the same tokens.
+        ValueError: if the two do not describe the same tokens, or for an unknown feature map.
     """
-    if k.shape[:-1] != v.shape[:-1]:
-        raise ValueError(
-            f"summarize: k and v must share (batch, length, heads), got {tuple(k.shape)} and {tuple(v.shape)}"
-        )
+    set_attention.check_tokens("summarize", k, v)
+    phi = mapping(feature_map)
+    if kernel.usable(k, v) and k.dtype == v.dtype:
+        kv, z, _ = set_attention.summarize(k, v, set_attention.MAPS[feature_map], None, 0.0)
+        return Summary(kv, z)
     wide = torch.promote_types(k.dtype, torch.float32)
-    k, v = k.to(wide), v.to(wide)
+    k, v = phi(k.to(wide)), v.to(wide)
     return Summary(torch.einsum("bnhd,bnhe->bhde", k, v), k.sum(dim=1))
 
 
@@ -90,16 +78,40 @@ def merge(a: Summary, b: Summary) -> Summary:
     return Summary(a.kv + b.kv, a.z + b.z)
 
 
-def read(q: Float[Tensor, "batch length heads dim"], summary: Summary) -> Float[Tensor, "batch length heads value"]:
-    """Answer every (mapped, positive) query from a summary; the result has the dtype of ``q``.
+def read(
+    q: Float[Tensor, "batch length heads dim"],
+    summary: Summary,
+    *,
+    feature_map: str = "identity",
+    normalize: bool = True,
+) -> Float[Tensor, "batch length heads value"]:
+    """Answer every query from a summary; the result has the dtype of ``q``.
 
     The summary is divided by its mean normaliser first, so that its entries do not grow with the number of tokens and
     survive being rounded to the queries' dtype.
+
+    Args:
+        q: queries; with the identity, mapped already and, to be normalised, positive.
+        summary: of all the tokens.
+        feature_map: φ.
+        normalize: whether to divide by φ(q)ᵀ z.
+
+    Raises:
+        ValueError: if the queries do not fit the summary, or for an unknown feature map.
     """
+    set_attention.check_reading("read", q, summary.kv, q.shape[-1])
+    phi = mapping(feature_map)
+    if kernel.usable(q, *summary) and summary.kv.dtype == torch.float32:
+        z = summary.z if normalize else None
+        y: Tensor = set_attention.read(q, summary.kv, z, None, set_attention.MAPS[feature_map], None, 0.0)
+        return y
+    mapped = phi(q)
+    if not normalize:
+        return torch.einsum("bnhd,bhde->bnhe", mapped.to(summary.kv.dtype), summary.kv).to(q.dtype)
     scale = summary.z.mean(dim=-1, keepdim=True).clamp_min(_EPSILON)[..., None]
     # numerator and denominator in one product: the sum of mapped keys is one more column of values
     columns = (torch.cat([summary.kv, summary.z[..., None]], dim=-1) / scale).to(q.dtype)
-    product = torch.einsum("bnhd,bhde->bnhe", q, columns)
+    product = torch.einsum("bnhd,bhde->bnhe", mapped, columns)
     return product[..., :-1] / product[..., -1:].clamp_min(_EPSILON)
 
 
@@ -107,6 +119,9 @@ def linear_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],
     v: Float[Tensor, "batch length heads value"],
+    *,
+    feature_map: str = "identity",
+    normalize: bool = True,
 ) -> Float[Tensor, "batch length heads value"]:
     """Attention over the whole sequence in linear time: ``read(q, summarize(k, v))``.
 
@@ -116,7 +131,8 @@ def linear_attention(
         >>> linear_attention(q, k, v).flatten().tolist()
         [2.0, 2.0, 2.0]
     """
-    return read(q, summarize(k, v))
+    summary = summarize(k, v, feature_map=feature_map)
+    return read(q, summary, feature_map=feature_map, normalize=normalize)
 
 
 def quadratic_reference(
