@@ -6,11 +6,25 @@ from typing import Any
 
 # (name, causal) -> options for d_model = 12
 ZOO: dict[tuple[str, bool], dict[str, Any]] = {
+    ("bigbird", False): {"heads": 2, "block": 4, "random": 2, "seed": 5},
     ("linear_attention", False): {"heads": 2},
     ("lru", True): {"d_state": 10},
     ("s4d", True): {"d_state": 8},
     ("efficient_attention", False): {"heads": 2},
+    ("longformer", False): {"heads": 2, "window": 4, "dilation": (1, 3), "global_positions": (0, 17)},
+    ("longformer", True): {"heads": 3, "window": 4, "dilation": (1, 3, 1)},
+    ("softmax_attention", False): {"heads": 2},
+    ("softmax_attention", True): {"heads": 2},
+    ("sparse_transformer", True): {"heads": 2, "stride": 5, "combine": "merged"},
+    ("strided_attention", False): {"heads": 2, "stride": 5},
+    ("strided_attention", True): {"heads": 2, "stride": 5},
 }
 
 # Those whose work grows faster than the length, as their papers say.
-LINEAR_EXCEPTIONS: set[tuple[str, bool]] = set()
+LINEAR_EXCEPTIONS: set[tuple[str, bool]] = {
+    ("softmax_attention", False),
+    ("softmax_attention", True),
+    ("sparse_transformer", True),
+    ("strided_attention", False),
+    ("strided_attention", True),
+}

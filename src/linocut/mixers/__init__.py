@@ -20,25 +20,38 @@ from linocut.mixers.base import (
     register,
     table,
 )
+from linocut.mixers.bigbird import BigBird
 from linocut.mixers.efficient_attention import EfficientAttention
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
+from linocut.mixers.longformer import CausalLongformer, Longformer
 from linocut.mixers.lru import LRU
 from linocut.mixers.s4d import S4D
+from linocut.mixers.softmax_attention import CausalSoftmaxAttention, SoftmaxAttention
+from linocut.mixers.sparse_transformer import SparseTransformer
+from linocut.mixers.strided_attention import CausalStridedAttention, StridedAttention
 
 __all__ = [
     "LRU",
     "S4D",
     "Bidirectional",
+    "BigBird",
+    "CausalLongformer",
+    "CausalSoftmaxAttention",
+    "CausalStridedAttention",
     "EfficientAttention",
     "ImageMixer",
     "Info",
     "LinearAttention",
     "LocalMixer",
+    "Longformer",
     "Mixer",
     "OrderedMixer",
     "Scan2d",
     "SetMixer",
+    "SoftmaxAttention",
+    "SparseTransformer",
+    "StridedAttention",
     "build",
     "classes",
     "exists",

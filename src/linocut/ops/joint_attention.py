@@ -20,7 +20,7 @@ symbol        meaning                                       shape
 ``k``, ``v``  a piece's keys and values                     (groups, heads, keys, dim)
 ============= ============================================= ==========================
 
-Cost: O(Σ length · keys · dim) time over the pieces; on a CPU the memory of keys and answers only, elsewhere the weights.
+Cost: O(Σ length · keys · dim) time over the pieces; on a CPU memory for keys and answers, elsewhere for weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def dense_reference(
@@ -55,8 +55,8 @@ class Blocks(NamedTuple):
     def fold(self, x: Tensor) -> Tensor:
         """(length, heads, dim) to (groups, heads, size, dim), the last group padded with zeros."""
         missing = -x.shape[0] % self.size
-        x = F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
-        return x.unflatten(0, (-1, self.size)).transpose(1, 2)
+        x = functional.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+        return x.reshape(-1, self.size, *x.shape[1:]).transpose(1, 2)
 
     def unfold(self, x: Tensor, length: int) -> Tensor:
         """Back again, without the padding."""
@@ -71,8 +71,8 @@ class Classes(NamedTuple):
     def fold(self, x: Tensor) -> Tensor:
         """(length, heads, dim) to (groups, heads, tokens, dim), the last token of a group padded with zeros."""
         missing = -x.shape[0] % self.stride
-        x = F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
-        return x.unflatten(0, (-1, self.stride)).permute(1, 2, 0, 3)
+        x = functional.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+        return x.reshape(-1, self.stride, *x.shape[1:]).permute(1, 2, 0, 3)
 
     def unfold(self, x: Tensor, length: int) -> Tensor:
         """Back again, without the padding."""
@@ -134,14 +134,14 @@ def window(
     length = k.shape[0]
     groups, keys = -(-length // size), behind + size + ahead
     margin = (0, 0, 0, 0, behind, groups * size - length + ahead)
-    k, v = (F.pad(x, margin).unfold(0, keys, size).transpose(-1, -2) for x in (k, v))
+    k, v = (functional.pad(x, margin).unfold(0, keys, size).transpose(-1, -2) for x in (k, v))
     column = torch.arange(keys, device=k.device)
     lag = column - torch.arange(size, device=k.device)[:, None]
     seen = (lag >= 0) & (lag <= behind + ahead)
     whole = torch.ones(length, dtype=torch.bool, device=k.device)
     if hidden:
         whole[list(hidden)] = False
-    whole = F.pad(whole, margin[-2:])
+    whole = functional.pad(whole, margin[-2:])
     holes = {group for at in hidden for group in range(max(0, (at - ahead) // size), (at + behind) // size + 1)}
 
     def is_plain(group: int) -> bool:
@@ -184,7 +184,9 @@ def _materialised(q: Tensor, pieces: Sequence[Piece]) -> Tensor:
         for span in piece.spans:
             bias = _bias(span, q)
             found = queries[span.first : span.last] @ _of_groups(piece.k, span).transpose(-1, -2)
-            found = F.pad(found if bias is None else found + bias, (0, rows.shape[-1] - span.keys), value=-torch.inf)
+            found = functional.pad(
+                found if bias is None else found + bias, (0, rows.shape[-1] - span.keys), value=-torch.inf
+            )
             parts += [rows[at : span.first], found]
             at = span.last
         scores.append(piece.order.unfold(torch.cat([*parts, rows[at:]]), q.shape[0]))
@@ -192,7 +194,7 @@ def _materialised(q: Tensor, pieces: Sequence[Piece]) -> Tensor:
     blind = (joined == -torch.inf).all(dim=-1, keepdim=True)
     weights = joined.masked_fill(blind, 0).softmax(dim=-1).masked_fill(joined == -torch.inf, 0)
     answers = []
-    for piece, part in zip(pieces, weights.split([score.shape[-1] for score in scores], dim=-1), strict=True):
+    for piece, part in zip(pieces, torch.split(weights, [score.shape[-1] for score in scores], dim=-1), strict=True):
         answers.append(piece.order.unfold(piece.order.fold(part) @ piece.v, q.shape[0]))
     return torch.stack(answers).sum(dim=0)
 
@@ -297,7 +299,8 @@ def joint_attention(q: Float[Tensor, "length heads dim"], pieces: Sequence[Piece
     if q.device.type != "cpu" or torch.compiler.is_compiling():
         return _materialised(q, kept)
     layouts = tuple(_Layout(p.order, p.spans, tuple(_bias(span, q) for span in p.spans)) for p in kept)
-    out: Tensor = _Joint.apply(layouts, q, *(x for piece in kept for x in (piece.k, piece.v)))
+    tensors = [x for piece in kept for x in (piece.k, piece.v)]
+    out: Tensor = _Joint.apply(layouts, q, *tensors)  # type: ignore[no-untyped-call]  # torch does not annotate it
     return out
 
 
