@@ -18,6 +18,9 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("sparse_transformer", True): {"heads": 2, "stride": 5, "combine": "merged"},
     ("strided_attention", False): {"heads": 2, "stride": 5},
     ("strided_attention", True): {"heads": 2, "stride": 5},
+    ("gla", True): {"heads": 2},
+    ("rwkv4", True): {"depth": 0.5},
+    ("rwkv6", True): {"heads": 2, "rank": 3, "decay_rank": 4, "depth": 0.5},
 }
 
 # Those whose work grows faster than the length, as their papers say.

@@ -22,10 +22,13 @@ from linocut.mixers.base import (
 )
 from linocut.mixers.bigbird import BigBird
 from linocut.mixers.efficient_attention import EfficientAttention
+from linocut.mixers.gla import GatedLinearAttention
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
 from linocut.mixers.longformer import CausalLongformer, Longformer
 from linocut.mixers.lru import LRU
+from linocut.mixers.rwkv4 import RWKV4
+from linocut.mixers.rwkv6 import RWKV6
 from linocut.mixers.s4d import S4D
 from linocut.mixers.softmax_attention import CausalSoftmaxAttention, SoftmaxAttention
 from linocut.mixers.sparse_transformer import SparseTransformer
@@ -33,6 +36,8 @@ from linocut.mixers.strided_attention import CausalStridedAttention, StridedAtte
 
 __all__ = [
     "LRU",
+    "RWKV4",
+    "RWKV6",
     "S4D",
     "Bidirectional",
     "BigBird",
@@ -40,6 +45,7 @@ __all__ = [
     "CausalSoftmaxAttention",
     "CausalStridedAttention",
     "EfficientAttention",
+    "GatedLinearAttention",
     "ImageMixer",
     "Info",
     "LinearAttention",
