@@ -21,6 +21,7 @@ void bind_channel_decay(nanobind::module_& m);
 void bind_diagonal_recurrence(nanobind::module_& m);
 void bind_gated_linear_attention(nanobind::module_& m);
 void bind_linear_recurrence(nanobind::module_& m);
+void bind_mamba_step(nanobind::module_& m);
 void bind_selective_scan(nanobind::module_& m);
 void bind_short_convolution(nanobind::module_& m);
 void bind_wkv(nanobind::module_& m);

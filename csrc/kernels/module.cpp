@@ -58,6 +58,7 @@ NB_MODULE(_kernels, m) {
   linocut::bind_diagonal_recurrence(m);
   linocut::bind_gated_linear_attention(m);
   linocut::bind_linear_recurrence(m);
+  linocut::bind_mamba_step(m);
   linocut::bind_selective_scan(m);
   linocut::bind_short_convolution(m);
   linocut::bind_wkv(m);

@@ -9,6 +9,7 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("bigbird", False): {"heads": 2, "block": 4, "random": 2, "seed": 5},
     ("linear_attention", False): {"heads": 2},
     ("lru", True): {"d_state": 10},
+    ("mamba", True): {"d_state": 5},
     ("s4d", True): {"d_state": 8},
     ("efficient_attention", False): {"heads": 2},
     ("longformer", False): {"heads": 2, "window": 4, "dilation": (1, 3), "global_positions": (0, 17)},

@@ -27,6 +27,7 @@ from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
 from linocut.mixers.longformer import CausalLongformer, Longformer
 from linocut.mixers.lru import LRU
+from linocut.mixers.mamba import Mamba, MambaState
 from linocut.mixers.rwkv4 import RWKV4
 from linocut.mixers.rwkv6 import RWKV6
 from linocut.mixers.s4d import S4D
@@ -51,6 +52,8 @@ __all__ = [
     "LinearAttention",
     "LocalMixer",
     "Longformer",
+    "Mamba",
+    "MambaState",
     "Mixer",
     "OrderedMixer",
     "Scan2d",
