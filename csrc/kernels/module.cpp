@@ -56,6 +56,7 @@ NB_MODULE(_kernels, m) {
   m.def("use_isa", &use_isa, "Use another instruction set; for tests and comparisons.");
   linocut::bind_channel_decay(m);
   linocut::bind_diagonal_recurrence(m);
+  linocut::bind_gated_delta_rule(m);
   linocut::bind_gated_linear_attention(m);
   linocut::bind_linear_recurrence(m);
   linocut::bind_mamba_step(m);
