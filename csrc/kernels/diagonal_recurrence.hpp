@@ -14,7 +14,7 @@
 namespace linocut {
 
 // Tokens between two states that the forward pass keeps for the backward pass.
-constexpr int kDiagonalChunk = 64;
+constexpr int kDiagonalChunk = 128;
 
 struct DiagonalSsm {
   std::ptrdiff_t batch, length, channels, states;

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from linocut import mixers
 from linocut.mixers import s4d
-from linocut.ops import hippo
+from linocut.ops import hippo, s4
 
 
 def test_s4d_is_the_papers_listing() -> None:
@@ -77,14 +77,33 @@ def test_s4d_refuses(options: dict[str, float], message: str) -> None:
         mixers.build("s4d", 4, **options)
 
 
+def test_s4_starts_as_legs() -> None:
+    """Its discretised transition is that of HiPPO-LegS up to a change of basis, so it has the same eigenvalues."""
+    layer = mixers.S4(2, d_state=8)
+    gate, _, _ = s4.discrete(layer.system())
+    for i, dt in enumerate(layer.log_dt.exp().tolist()):
+        expected, _ = hippo.discretize(*hippo.transition("legs", 8), dt)
+        for power in (1, 2, 5):
+            traces = (torch.linalg.matrix_power(m, power).diagonal().sum() for m in (gate[i], expected))
+            torch.testing.assert_close(*traces, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 64, 300])
+def test_s4_convolves_what_it_scans(length: int) -> None:
+    torch.manual_seed(0)
+    layer = mixers.S4(4, d_state=16).double()
+    x = torch.randn(2, length, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), layer.scan(x, layer.init_state(2))[0], rtol=1e-9, atol=1e-9)
+
+
 def test_lru_is_a_convolution_with_powers() -> None:
     """y_t = sum over s of Re(C lam^s gamma B x_{t-s}) + D x_t."""
     torch.manual_seed(0)
     layer = mixers.LRU(5, d_state=7).double()
     x = torch.randn(2, 30, 5, dtype=torch.float64)
     lam = torch.exp(-layer.nu_log.exp() + 1j * layer.theta_log.exp())
-    b = torch.view_as_complex(layer.B) * layer.gamma_log.exp()[:, None]
-    c = torch.view_as_complex(layer.C)
+    b = torch.complex(*layer.B.unbind(1)) * layer.gamma_log.exp()[:, None]
+    c = torch.view_as_complex(layer.C).conj()
     expected = x * layer.D
     for lag in range(30):
         response = (c * lam**lag @ b).real

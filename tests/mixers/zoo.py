@@ -10,6 +10,7 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("linear_attention", False): {"heads": 2},
     ("lru", True): {"d_state": 10},
     ("mamba", True): {"d_state": 5},
+    ("s4", True): {"d_state": 8},
     ("s4d", True): {"d_state": 8},
     ("efficient_attention", False): {"heads": 2},
     ("longformer", False): {"heads": 2, "window": 4, "dilation": (1, 3), "global_positions": (0, 17)},

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradients import assert_all_close, with_gradients
 from linocut.ops import diagonal_recurrence as ops
 
-LENGTHS = (0, 1, 63, 64, 65, 500)
+LENGTHS = (0, 1, 63, 64, 65, 128, 129, 500)
 Randn = Callable[..., Tensor]
 
 
@@ -179,7 +179,7 @@ def test_the_gradient_keeps_no_more_than_its_inputs_and_chunk_states(randn: Rand
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         run(*inputs)
     if ops.kernel.usable():
-        assert sum(x.numel() for x in kept) <= 1.2 * inputs[0].numel()
+        assert sum(x.numel() for x in kept) <= 1.1 * inputs[0].numel()
 
 
 def test_torch_sees_a_proper_operator(randn: Randn) -> None:

@@ -30,6 +30,7 @@ from linocut.mixers.lru import LRU
 from linocut.mixers.mamba import Mamba, MambaState
 from linocut.mixers.rwkv4 import RWKV4
 from linocut.mixers.rwkv6 import RWKV6
+from linocut.mixers.s4 import S4
 from linocut.mixers.s4d import S4D
 from linocut.mixers.softmax_attention import CausalSoftmaxAttention, SoftmaxAttention
 from linocut.mixers.sparse_transformer import SparseTransformer
@@ -39,6 +40,7 @@ __all__ = [
     "LRU",
     "RWKV4",
     "RWKV6",
+    "S4",
     "S4D",
     "Bidirectional",
     "BigBird",

@@ -65,7 +65,9 @@ class LRU(OrderedMixer):
         self.nu_log = nn.Parameter(nu.log())
         self.theta_log = nn.Parameter((max_phase * turn).log())
         self.gamma_log = nn.Parameter(0.5 * (-torch.expm1(-2 * nu)).log())
-        self.B = nn.Parameter(torch.randn(n, d_model, 2) / math.sqrt(2 * d_model))
+        # as complex numbers lie, so that each is one real matrix: real and imaginary rows of B in turn, and columns of
+        # the conjugate of C, since Re(C h) = Re C Re h - Im C Im h
+        self.B = nn.Parameter(torch.randn(n, 2, d_model) / math.sqrt(2 * d_model))
         self.C = nn.Parameter(torch.randn(d_model, n, 2) / math.sqrt(n))
         self.D = nn.Parameter(torch.randn(d_model))
 
@@ -75,8 +77,8 @@ class LRU(OrderedMixer):
         return torch.polar((-self.nu_log.to(wide).exp()).exp(), self.theta_log.to(wide).exp())
 
     def _inputs(self, x: Tensor) -> Tensor:
-        """γ B x as one real product: rows of B are real and imaginary parts in turn, as complex numbers lie."""
-        weight = (self.gamma_log.exp()[:, None, None] * self.B).transpose(1, 2).flatten(0, 1)
+        """γ B x."""
+        weight = (self.gamma_log.exp()[:, None, None] * self.B).flatten(0, 1)
         wide = torch.promote_types(x.dtype, torch.float32)
         return torch.view_as_complex(F.linear(x, weight).to(wide).reshape(*x.shape[:-1], self.nu_log.shape[0], 2))
 
@@ -90,8 +92,8 @@ class LRU(OrderedMixer):
     ) -> tuple[Float[Tensor, "batch length d_model"], Complex[Tensor, "batch states"]]:
         """The outputs of a piece and the state after it."""
         h, state = complex_recurrence(self.eigenvalues(), self._inputs(x), state=state)
-        read = (self.C * self.C.new_tensor([1, -1])).flatten(1)
-        return torch.addcmul(F.linear(torch.view_as_real(h).flatten(2).to(x.dtype), read), x, self.D), state
+        y = F.linear(torch.view_as_real(h).flatten(2).to(x.dtype), self.C.flatten(1))
+        return torch.addcmul(y, x, self.D), state
 
     def summarize(
         self,

@@ -19,7 +19,7 @@ symbol        meaning                                            shape
 ``h``         states                                             (batch, channels, states)
 ============= ================================================== =========================
 
-Cost: O(length · channels · states) time. A gradient keeps the states before every 64 tokens and recomputes the rest.
+Cost: O(length · channels · states) time. A gradient keeps the states before every 128 tokens and recomputes the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from linocut.ops import kernel
 
-_CHUNK = 64  # tokens a chunk, here and in csrc/kernels/diagonal_recurrence.hpp
+_CHUNK = 128  # tokens between the states that the kernel keeps, as in csrc/kernels/diagonal_recurrence.hpp
 
 
 def recurrent_reference(
@@ -115,7 +115,7 @@ def chunked(
     c: Complex[Tensor, "channels states"],
     D: Float[Tensor, " channels"],  # noqa: N803  # the papers' letter
     state: Complex[Tensor, "batch channels states"],
-    chunk_size: int = _CHUNK,
+    chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch length channels"], Complex[Tensor, "batch channels states"]]:
     """S4D in chunks with PyTorch: a convolution inside a chunk, the recurrence between chunks."""
     outputs, whole = [u[:, :0] * D], u.shape[1] // chunk_size * chunk_size
