@@ -7,14 +7,17 @@ from typing import Any
 # (name, causal) -> options for d_model = 12
 ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("bigbird", False): {"heads": 2, "block": 4, "random": 2, "seed": 5},
+    ("griffin", True): {"width": 16, "heads": 2},
     ("linear_attention", False): {"heads": 2},
     ("lru", True): {"d_state": 10},
     ("mamba", True): {"d_state": 5},
     ("s4", True): {"d_state": 8},
     ("s4d", True): {"d_state": 8},
     ("efficient_attention", False): {"heads": 2},
+    ("linformer", False): {"heads": 2, "max_length": 2048, "rank": 5},
     ("longformer", False): {"heads": 2, "window": 4, "dilation": (1, 3), "global_positions": (0, 17)},
     ("longformer", True): {"heads": 3, "window": 4, "dilation": (1, 3, 1)},
+    ("nystromformer", False): {"heads": 2, "landmarks": 8, "taps": 5},
     ("softmax_attention", False): {"heads": 2},
     ("softmax_attention", True): {"heads": 2},
     ("sparse_transformer", True): {"heads": 2, "stride": 5, "combine": "merged"},

@@ -23,11 +23,14 @@ from linocut.mixers.base import (
 from linocut.mixers.bigbird import BigBird
 from linocut.mixers.efficient_attention import EfficientAttention
 from linocut.mixers.gla import GatedLinearAttention
+from linocut.mixers.griffin import Griffin
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import LinearAttention
+from linocut.mixers.linformer import Linformer
 from linocut.mixers.longformer import CausalLongformer, Longformer
 from linocut.mixers.lru import LRU
 from linocut.mixers.mamba import Mamba, MambaState
+from linocut.mixers.nystromformer import Nystromformer
 from linocut.mixers.rwkv4 import RWKV4
 from linocut.mixers.rwkv6 import RWKV6
 from linocut.mixers.s4 import S4
@@ -49,14 +52,17 @@ __all__ = [
     "CausalStridedAttention",
     "EfficientAttention",
     "GatedLinearAttention",
+    "Griffin",
     "ImageMixer",
     "Info",
     "LinearAttention",
+    "Linformer",
     "LocalMixer",
     "Longformer",
     "Mamba",
     "MambaState",
     "Mixer",
+    "Nystromformer",
     "OrderedMixer",
     "Scan2d",
     "SetMixer",
