@@ -1,4 +1,4 @@
-"""RWKV-4, RWKV-6 and gated linear attention: what their papers say of them, apart from what every mixer promises."""
+"""RWKV-4, 6 and 7 and gated linear attention: what their papers say of them, apart from what every mixer promises."""
 
 from __future__ import annotations
 
@@ -76,6 +76,27 @@ def test_gla_is_its_equations() -> None:
         torch.testing.assert_close(mixer(x)[0, t], mixer.out(F.silu(mixer.gate(x)[0, t]) * normed))
 
 
+def test_rwkv7_is_its_equations() -> None:
+    mixer, x = shaken(mixers.RWKV7(6, heads=1, rank=2)), tokens(8, 6)
+    change = F.pad(x, (0, 0, 1, 0))[:, :-1] - x
+    for_r, for_w, for_k, for_v, for_a, for_g = (x + change * mixer.mix[i] for i in range(6))
+    raised = mixer.decay.base + torch.tanh(for_w @ mixer.decay.down) @ mixer.decay.up
+    w = torch.exp(-torch.exp(torch.tensor(-0.5)) * raised.sigmoid())[0]
+    rate = torch.sigmoid(mixer.rate.base + for_a @ mixer.rate.down @ mixer.rate.up)[0]
+    gate = (torch.sigmoid(for_g @ mixer.gate.down) @ mixer.gate.up)[0]
+    r, key, v = mixer.receptance(for_r)[0], mixer.key(for_k)[0], mixer.value(for_v)[0]
+    away = F.normalize(key * mixer.forget_key, dim=-1)
+    k = key * (1 + (rate - 1) * mixer.write_key)
+    state = torch.zeros(6, 6, dtype=torch.float64)  # values by keys, as the paper writes it
+    for t in range(8):
+        move = torch.diag(w[t]) - torch.outer(away[t], rate[t] * away[t])
+        state = state @ move + torch.outer(v[t], k[t])
+        y = state @ r[t]
+        normed = (y - y.mean()) / (y.var(unbiased=False) + 64e-5).sqrt() * mixer.norm.weight + mixer.norm.bias
+        own = (r[t] * mixer.bonus[0] * k[t]).sum() * v[t]
+        torch.testing.assert_close(mixer(x)[0, t], mixer.out(gate[t] * (normed + own)), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("depth", [0.0, 1.0])
 def test_decays_start_from_long_to_short(depth: float) -> None:
     mixer = mixers.RWKV6(8, heads=2, depth=depth)
@@ -85,14 +106,14 @@ def test_decays_start_from_long_to_short(depth: float) -> None:
     assert mixers.RWKV4(8, depth=depth).time_decay.tolist()[::7] == [-5, 3]
 
 
-@pytest.mark.parametrize("name", ["rwkv6", "gla"])
+@pytest.mark.parametrize("name", ["rwkv6", "rwkv7", "gla"])
 @pytest.mark.parametrize("heads", [0, 5])
 def test_heads_must_divide_the_channels(name: str, heads: int) -> None:
     with pytest.raises(ValueError, match=rf"got d_model=12.* and heads={heads}"):
         mixers.build(name, 12, heads=heads)
 
 
-@pytest.mark.parametrize("name", ["rwkv4", "rwkv6"])
+@pytest.mark.parametrize("name", ["rwkv4", "rwkv6", "rwkv7"])
 @pytest.mark.parametrize("depth", [-0.1, 1.1])
 def test_a_depth_is_a_share(name: str, depth: float) -> None:
     with pytest.raises(ValueError, match=rf"depth must be from 0 .* got {depth}"):

@@ -26,6 +26,7 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("gla", True): {"heads": 2},
     ("rwkv4", True): {"depth": 0.5},
     ("rwkv6", True): {"heads": 2, "rank": 3, "decay_rank": 4, "depth": 0.5},
+    ("rwkv7", True): {"heads": 2, "rank": 3, "depth": 0.5},
 }
 
 # Those whose work grows faster than the length, as their papers say.

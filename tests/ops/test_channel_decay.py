@@ -136,7 +136,7 @@ def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor]) -
 
 
 @pytest.mark.parametrize("which", [1, 2, 3], ids=["k", "v", "log_decay"])
-def test_nan_reaches_what_follows_and_nothing_before(isa: str, randn: Callable[..., Tensor], which: int) -> None:
+def test_nan_reaches_what_follows_and_nothing_before(form: str, randn: Callable[..., Tensor], which: int) -> None:
     inputs = arguments(randn, 20, bonus=False)
     inputs[which][0, 7, 1, 3] = torch.nan
     y, last = run(*inputs)

@@ -133,7 +133,7 @@ def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor]) -
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["k", "v"])
-def test_nan_reaches_what_follows_and_nothing_before(isa: str, randn: Callable[..., Tensor], which: int) -> None:
+def test_nan_reaches_what_follows_and_nothing_before(form: str, randn: Callable[..., Tensor], which: int) -> None:
     inputs = arguments(randn, 20)
     inputs[which][0, 7, 3] = torch.nan
     y, last, *_ = run(*inputs)

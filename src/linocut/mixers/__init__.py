@@ -33,6 +33,7 @@ from linocut.mixers.mamba import Mamba, MambaState
 from linocut.mixers.nystromformer import Nystromformer
 from linocut.mixers.rwkv4 import RWKV4
 from linocut.mixers.rwkv6 import RWKV6
+from linocut.mixers.rwkv7 import RWKV7
 from linocut.mixers.s4 import S4
 from linocut.mixers.s4d import S4D
 from linocut.mixers.softmax_attention import CausalSoftmaxAttention, SoftmaxAttention
@@ -43,6 +44,7 @@ __all__ = [
     "LRU",
     "RWKV4",
     "RWKV6",
+    "RWKV7",
     "S4",
     "S4D",
     "Bidirectional",

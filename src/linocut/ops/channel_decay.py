@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linocut.ops import kernel
+from linocut.ops import kernel, quarantine
 
 _CHUNK = 16
 _KEPT = 64  # kChannelDecayChunk in csrc/kernels/channel_decay.hpp
@@ -65,6 +65,7 @@ def chunked(
     length = q.shape[1]
     if length == 0:
         return torch.zeros_like(v), state
+    (q, k, v, log_decay), met = quarantine.isolate((q, k, v, log_decay))
     room, chunks = (0, 0, 0, 0, 0, -length % _CHUNK), -(-length // _CHUNK)
     q, k, v, g = (
         torch.nn.functional.pad(x, room).reshape(x.shape[0], chunks, _CHUNK, *x.shape[2:]).transpose(2, 3)
@@ -90,7 +91,7 @@ def chunked(
         states.append(state)
         state = fade[..., None] * state + gained
     y = scores @ v + (q * reach.exp()) @ torch.stack(states, dim=1)
-    return y.transpose(2, 3).flatten(1, 2)[:, :length], state
+    return quarantine.release(y.transpose(2, 3).flatten(1, 2)[:, :length], state, met)
 
 
 @torch.library.custom_op(

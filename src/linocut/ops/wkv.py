@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linocut.ops import kernel
+from linocut.ops import kernel, quarantine
 
 _EMPTY = -1e38  # an exponent below all others, whose sums and differences are still finite
 _CHUNK = 16
@@ -92,6 +92,7 @@ def chunked(
     """Sixteen tokens at a time: all exponents of a chunk at once, the state from one chunk to the next."""
     if k.shape[1] == 0:
         return k * v, state
+    (k, v), met = quarantine.isolate((k, v))
     outputs = []
     for key, value in zip(torch.split(k, _CHUNK, dim=1), torch.split(v, _CHUNK, dim=1), strict=True):
         length = key.shape[1]
@@ -110,7 +111,8 @@ def chunked(
         top = faded.amax(1)
         weight = torch.exp(faded - top[:, None])
         state = state.then(State((weight * value).sum(1), weight.sum(1), top), length * w)
-    return torch.cat(outputs, dim=1), state
+    y, num = quarantine.release(torch.cat(outputs, dim=1), state.num, met)
+    return y, state._replace(num=num)
 
 
 @torch.library.custom_op(
