@@ -25,12 +25,14 @@ from linocut.mixers.efficient_attention import EfficientAttention
 from linocut.mixers.gla import GatedLinearAttention
 from linocut.mixers.griffin import Griffin
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
-from linocut.mixers.linear_attention import LinearAttention
+from linocut.mixers.linear_attention import CausalLinearAttention, LinearAttention
 from linocut.mixers.linformer import Linformer
 from linocut.mixers.longformer import CausalLongformer, Longformer
 from linocut.mixers.lru import LRU
 from linocut.mixers.mamba import Mamba, MambaState
+from linocut.mixers.mamba2 import Mamba2
 from linocut.mixers.nystromformer import Nystromformer
+from linocut.mixers.retnet import RetNet
 from linocut.mixers.rwkv4 import RWKV4
 from linocut.mixers.rwkv6 import RWKV6
 from linocut.mixers.rwkv7 import RWKV7
@@ -49,6 +51,7 @@ __all__ = [
     "S4D",
     "Bidirectional",
     "BigBird",
+    "CausalLinearAttention",
     "CausalLongformer",
     "CausalSoftmaxAttention",
     "CausalStridedAttention",
@@ -62,10 +65,12 @@ __all__ = [
     "LocalMixer",
     "Longformer",
     "Mamba",
+    "Mamba2",
     "MambaState",
     "Mixer",
     "Nystromformer",
     "OrderedMixer",
+    "RetNet",
     "Scan2d",
     "SetMixer",
     "SoftmaxAttention",

@@ -37,13 +37,7 @@ def _sizes(q: Tensor, v: Tensor) -> tuple[Any, ...]:
     return (*q.shape[:3], v.shape[2], q.shape[3], v.shape[3])
 
 
-@torch.library.custom_op(
-    "linocut::chunked_attention",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? weight, Tensor? skip, Tensor? state, "
-    "Tensor? norm, int feature_map, bool normalize, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def _native(
+def _run(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -71,6 +65,15 @@ def _native(
         kernel.threads(),
     )
     return outputs
+
+
+_native = torch.library.custom_op(
+    "linocut::chunked_attention",
+    _run,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? log_decay, Tensor? weight, Tensor? skip, Tensor? state, "
+    "Tensor? norm, int feature_map, bool normalize, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 
 
 def _outputs(q: Tensor, v: Tensor, normalize: bool, save: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -222,7 +225,7 @@ def chunked_attention(
     """S_t = exp(a_t) S_{t-1} + w_t φ(k_t) v_tᵀ, y_t = S_tᵀ φ(q_t) + skip · v_t; its callers check the arguments.
 
     Args:
-        q: queries, (batch, length, groups, dim); q, k, v all float32 or all bfloat16, the rest float32.
+        q: queries, (batch, length, groups, dim); q, k, v all float32 or all bfloat16, the rest either.
         k: keys, as q.
         v: values, (batch, length, heads, value); each group serves heads / groups heads.
         log_decay: a, (batch, length, heads), at most 0; None for none.
@@ -236,12 +239,14 @@ def chunked_attention(
     Returns:
         y, the last state, and the last normaliser (empty without `normalize`).
     """
-    given = (q, k, v, log_decay, weight, skip, state, norm)
+    others = (None if x is None else x.float() for x in (log_decay, weight, skip, state, norm))
+    given: tuple[Any, ...] = (q, k, v, *others)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-    y, last, last_norm, _ = _native(*given, FEATURE_MAPS[feature_map], normalize, save)
+    run: Any = _run if kernel.direct(*given) else _native
+    y, last, last_norm, _ = run(*given, FEATURE_MAPS[feature_map], normalize, save)
     return y, last, last_norm
 
 
 def usable(*tensors: Tensor | None) -> bool:
-    """Whether the kernel takes these: q, k and v of one dtype, the others float32 or to be made so."""
+    """Whether the kernel takes these: q, k and v of one dtype, and then the others."""
     return kernel.usable(*tensors) and len({x.dtype for x in tensors[:3] if x is not None}) == 1

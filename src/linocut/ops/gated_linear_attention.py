@@ -26,13 +26,12 @@ S ↦ (∏ e^a) S + S_piece. With `dim` channels in a group, heads of that group
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import chunk_kernel
+from linocut.ops.channel_decay import channel_decay_attention
 
 
 def recurrent_reference(
@@ -141,10 +140,7 @@ def gated_linear_attention(
         raise ValueError(f"gated_linear_attention: chunk_size must be >= 1, got {chunk_size}")
     batch, length, heads = v.shape[:3]
     if log_decay is not None and log_decay.dim() == 4:
-        channels: tuple[Tensor, Tensor] = import_module("linocut.ops.channel_decay").channel_decay_attention(
-            q, k, v, log_decay, bonus=bonus, state=state
-        )
-        return channels
+        return channel_decay_attention(q, k, v, log_decay, bonus=bonus, state=state)
     if bonus is not None:
         raise ValueError(
             "gated_linear_attention: bonus needs a log_decay of every channel, (batch, length, heads, dim)"
@@ -157,9 +153,7 @@ def gated_linear_attention(
     if log_decay is not None:
         log_decay = log_decay.expand(batch, length, heads)
     if chunk_kernel.usable(q, k, v, log_decay, state):
-        y, last, _ = chunk_kernel.chunked_attention(
-            q, k, v, log_decay=None if log_decay is None else log_decay.float(), state=state
-        )
+        y, last, _ = chunk_kernel.chunked_attention(q, k, v, log_decay=log_decay, state=state)
         return y, last
     wide = widest(q, k, v, log_decay, state)
     if state is None:
