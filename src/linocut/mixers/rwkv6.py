@@ -70,12 +70,12 @@ class RWKV6(ShiftedMixer):
         self.norm = nn.GroupNorm(heads, d_model, eps=64e-5)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def _mixed(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, ...]:
+    def _mixed(self, x: Tensor, shifted: Tensor) -> list[Tensor]:
         """What w, k, v, r and g are made of: ddlerp, equation 16."""
         change = shifted - x
-        low = torch.tanh((x + change * self.mix_in) @ self.mix_down)
-        shares = self.mix + torch.einsum("bnir,ird->bnid", low.view(*x.shape[:2], *self.mix_up.shape[:2]), self.mix_up)
-        return (x[:, :, None] + change[:, :, None] * shares).unbind(2)
+        low = torch.tanh(torch.addcmul(x, change, self.mix_in) @ self.mix_down).chunk(5, dim=-1)
+        parts = zip(low, self.mix_up, self.mix, strict=True)
+        return [torch.addcmul(x, change, F.linear(part, up.t(), base)) for part, up, base in parts]
 
     def _parts(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """r, k, v and the logarithm of w by heads; and the gate."""
