@@ -30,6 +30,8 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("rwkv4", True): {"depth": 0.5},
     ("rwkv6", True): {"heads": 2, "rank": 3, "decay_rank": 4, "depth": 0.5},
     ("rwkv7", True): {"heads": 2, "rank": 3, "depth": 0.5},
+    ("performer", False): {"heads": 2, "features": 9},
+    ("performer", True): {"heads": 2, "features": 9},
 }
 
 # Those whose work grows faster than the length, as their papers say.

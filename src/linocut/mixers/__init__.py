@@ -32,6 +32,7 @@ from linocut.mixers.lru import LRU
 from linocut.mixers.mamba import Mamba, MambaState
 from linocut.mixers.mamba2 import Mamba2
 from linocut.mixers.nystromformer import Nystromformer
+from linocut.mixers.performer import CausalPerformer, Performer
 from linocut.mixers.retnet import RetNet
 from linocut.mixers.rwkv4 import RWKV4
 from linocut.mixers.rwkv6 import RWKV6
@@ -53,6 +54,7 @@ __all__ = [
     "BigBird",
     "CausalLinearAttention",
     "CausalLongformer",
+    "CausalPerformer",
     "CausalSoftmaxAttention",
     "CausalStridedAttention",
     "EfficientAttention",
@@ -70,6 +72,7 @@ __all__ = [
     "Mixer",
     "Nystromformer",
     "OrderedMixer",
+    "Performer",
     "RetNet",
     "Scan2d",
     "SetMixer",

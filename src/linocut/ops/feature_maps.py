@@ -93,12 +93,12 @@ def draw_projection(
 
     if not orthogonal:
         return normal(features)
-    blocks = []
-    for _ in range(math.ceil(features / dim)):
-        q, r = torch.linalg.qr(normal(dim))
-        blocks.append((q * r.diagonal().sign()).T)
-    lengths: Tensor = normal(features).norm(dim=1, keepdim=True)
-    return torch.cat(blocks)[:features] * lengths
+    blocks = math.ceil(features / dim)
+    q, r = torch.linalg.qr(normal(blocks * dim).reshape(blocks, dim, dim))
+    directions = (q * r.diagonal(dim1=1, dim2=2).sign()[:, None]).mT.reshape(-1, dim)
+    lengths = normal(features).norm(dim=1, keepdim=True)
+    rows: Tensor = directions[:features] * lengths
+    return rows
 
 
 def random_features(

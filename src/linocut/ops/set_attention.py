@@ -300,11 +300,16 @@ def merge(a: StableSummary, b: StableSummary) -> StableSummary:
     return StableSummary(scale_a[..., None] * a.kv + scale_b[..., None] * b.kv, scale_a * a.z + scale_b * b.z, m)
 
 
+def maximum(u: Float[Tensor, "batch length heads maxima"]) -> Float[Tensor, "batch heads maxima"]:
+    """The largest exponent of all tokens, -inf without any; no gradient."""
+    return u.new_full((u.shape[0], *u.shape[2:]), -torch.inf) if u.shape[1] == 0 else u.detach().amax(dim=1)
+
+
 def stable_sums(
     u: Float[Tensor, "batch length heads features"], v: Float[Tensor, "batch length heads value"]
 ) -> StableSummary:
     """The summary of exponents ``u`` and values in PyTorch."""
-    m = u.new_full((u.shape[0], *u.shape[2:]), -torch.inf) if u.shape[1] == 0 else u.detach().amax(dim=1)
+    m = maximum(u)
     f = (u - m[:, None]).exp()
     return StableSummary(torch.einsum("bnhf,bnhe->bhfe", f, v), f.sum(dim=1), m)
 
