@@ -5,13 +5,18 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src csrc -type f -not -name '*.pyc') pyproject.toml CMakeLists.txt constraints.txt
 
-.PHONY: demo test lint sanitize clean
+.PHONY: demo test parity lint sanitize clean
 
 demo: $(VENV)/.stamp-run
 	$(VENV)/bin/linocut demo
 
 test: $(VENV)/.stamp-test
 	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
+
+# Ours beside independent implementations, in a group of tests with an extra of its own.
+parity: $(VENV)/.stamp-test
+	$(PIP) install --quiet --constraint constraints.txt '.[test,train,parity]'
+	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/parity
 
 lint: $(VENV)/.stamp-lint
 	$(VENV)/bin/ruff check .

@@ -24,6 +24,7 @@ from linocut.mixers.bigbird import BigBird
 from linocut.mixers.efficient_attention import EfficientAttention
 from linocut.mixers.gla import GatedLinearAttention
 from linocut.mixers.griffin import Griffin
+from linocut.mixers.hugging_face import accelerate
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import CausalLinearAttention, LinearAttention
 from linocut.mixers.linformer import Linformer
@@ -79,6 +80,7 @@ __all__ = [
     "SoftmaxAttention",
     "SparseTransformer",
     "StridedAttention",
+    "accelerate",
     "build",
     "classes",
     "exists",
