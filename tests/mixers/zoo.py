@@ -8,6 +8,8 @@ from typing import Any
 ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("bigbird", False): {"heads": 2, "block": 4, "random": 2, "seed": 5},
     ("griffin", True): {"width": 16, "heads": 2},
+    ("deltanet", True): {"heads": 2},
+    ("gated_deltanet", True): {"heads": 4, "groups": 2, "d_key": 5, "d_value": 7},
     ("linear_attention", False): {"heads": 2},
     ("linear_attention", True): {"heads": 2},
     ("lru", True): {"d_state": 10},

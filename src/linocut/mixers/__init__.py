@@ -22,6 +22,7 @@ from linocut.mixers.base import (
 )
 from linocut.mixers.bigbird import BigBird
 from linocut.mixers.efficient_attention import EfficientAttention
+from linocut.mixers.gated_deltanet import DeltaNet, GatedDeltaNet
 from linocut.mixers.gla import GatedLinearAttention
 from linocut.mixers.griffin import Griffin
 from linocut.mixers.hugging_face import accelerate
@@ -58,7 +59,9 @@ __all__ = [
     "CausalPerformer",
     "CausalSoftmaxAttention",
     "CausalStridedAttention",
+    "DeltaNet",
     "EfficientAttention",
+    "GatedDeltaNet",
     "GatedLinearAttention",
     "Griffin",
     "ImageMixer",
