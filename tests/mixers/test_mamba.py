@@ -52,7 +52,7 @@ def test_the_step_in_one_call_is_the_step_in_parts(options: dict[str, Any], monk
     with torch.no_grad():
         _, state = mixer.scan(x[:, :20], mixer.init_state(3))
         parts = [mixer.step(x[:, 20], state)]
-        monkeypatch.setattr(fused, "usable", lambda *_: False)
+        monkeypatch.setattr(fused, "mamba_step", lambda *_: None)
         parts.append(mixer.step(x[:, 20], state))
     (y, (tail, h)), (expected_y, (expected_tail, expected_h)) = parts
     torch.testing.assert_close(y, expected_y, rtol=1e-5, atol=1e-5)
@@ -61,19 +61,32 @@ def test_the_step_in_one_call_is_the_step_in_parts(options: dict[str, Any], monk
 
 
 def test_the_step_in_one_call_is_only_for_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    results = []
     whole = fused.mamba_step
-    monkeypatch.setattr(fused, "mamba_step", lambda *inputs: calls.append(1) or whole(*inputs))
+    monkeypatch.setattr(fused, "mamba_step", lambda *inputs: results.append(whole(*inputs)) or results[-1])
     mixer = build()
     mixer.step(torch.randn(2, 24), mixer.init_state(2))
-    assert not calls, "there is something to differentiate"
     with torch.no_grad():
         mixer.step(torch.randn(fused.MAX_BATCH + 1, 24), mixer.init_state(fused.MAX_BATCH + 1))
         mixer.step(torch.randn(24, 2).t(), mixer.init_state(2))
         for dtype in (torch.float64, torch.bfloat16):
             other = build().to(dtype)
             other.step(torch.randn(2, 24, dtype=dtype), other.init_state(2))
-    assert not calls
+    assert results == [None] * 5
+
+
+@torch.no_grad()
+def test_a_step_of_other_shapes_is_refused() -> None:
+    mixer = build()
+    state = mixer.init_state(2)
+    for x, wrong in (
+        (torch.zeros(2, 23), state),
+        (torch.zeros(3, 24), state),
+        (torch.zeros(2, 24), mixers.MambaState(state.tail[:, 1:].contiguous(), state.h)),
+        (torch.zeros(2, 24), mixers.MambaState(state.tail, state.h[:, 1:].contiguous())),
+    ):
+        with pytest.raises((ValueError, RuntimeError)):
+            mixer.step(x, wrong)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ from linocut.ops import mamba_step as fused
 from linocut.ops.selective_scan import selective_scan
 from linocut.ops.short_convolution import short_convolution
 
+# The modules of a block, in the order of the step's kernel.
+_PARTS = ("in_proj", "conv1d", "x_proj", "dt_proj", "out_proj")
+
 
 class MambaState(NamedTuple):
     """What is behind a token.
@@ -161,24 +164,18 @@ class Mamba(OrderedMixer):
         self, x_t: Float[Tensor, "batch d_model"], state: MambaState
     ) -> tuple[Float[Tensor, "batch d_model"], MambaState]:
         """One token: its output and the state after it; in one native call where nothing is to be differentiated."""
-        parameters = (
-            self.in_proj.weight,
-            self.in_proj.bias,
-            self.conv1d.weight,
-            self.conv1d.bias,
-            self.x_proj.weight,
-            self.dt_proj.weight,
-            self.dt_proj.bias,
-            self.A_log,
-            self.D,
-            self.out_proj.weight,
-            self.out_proj.bias,
-        )
-        if not fused.usable(x_t, *state, parameters):
+        done = fused.mamba_step(x_t, *state, self._for_step())
+        if done is None:
             y, state = self.scan(x_t[:, None], state)
             return y[:, 0], state
-        y, tail, h = fused.mamba_step(x_t, *state, parameters)
-        return y, MambaState(tail, h)
+        return done[0], MambaState(*done[1:])
+
+    def _for_step(self) -> tuple[Tensor | None, ...]:
+        """The parameters in the order of the step's kernel, past the slow look-up of modules."""
+        parts = [self._modules[name]._parameters for name in _PARTS]  # type: ignore[union-attr]
+        in_proj, conv, x_proj, dt_proj, out_proj = [(part["weight"], part["bias"]) for part in parts]
+        own = self._parameters
+        return (*in_proj, *conv, x_proj[0], *dt_proj, own["A_log"], own["D"], *out_proj)
 
     def summarize(
         self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None

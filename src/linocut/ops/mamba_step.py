@@ -7,9 +7,9 @@ because between them the parts make some twenty calls of torch, each of which co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel
@@ -20,43 +20,58 @@ MAX_BATCH = 8
 _LARGE = 1 << 20
 
 
-def usable(x: Tensor, tail: Tensor, h: Tensor, parameters: Sequence[Tensor | None]) -> bool:
-    """Whether :func:`mamba_step` takes these: contiguous float32 on the CPU, few rows, nothing to differentiate."""
-    tensors = (x, tail, h, *parameters)
-    if x.shape[0] > MAX_BATCH or not kernel.direct(*tensors):
-        return False
+def _addresses(tensors: Sequence[Tensor | None]) -> list[int] | None:
+    """Where the tensors are, or None unless all are contiguous float32 on the CPU. One pass: there are microseconds."""
+    found = []
     for tensor in tensors:
-        if tensor is not None and (tensor.dtype != torch.float32 or not tensor.is_contiguous()):
-            return False
-    return kernel.usable(*tensors)
+        if tensor is None:
+            found.append(0)
+        elif tensor.dtype is torch.float32 and tensor.is_cpu and tensor.is_contiguous():
+            found.append(tensor.data_ptr())
+        else:
+            return None
+    return found
 
 
 def mamba_step(
-    x: Float[Tensor, "batch d_model"],
-    tail: Float[Tensor, "batch halo d_inner"],
-    h: Float[Tensor, "batch d_inner d_state"],
-    parameters: Sequence[Tensor | None],
-) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, "batch halo d_inner"], Float[Tensor, "batch d_inner d_state"]]:
-    """Run the layer for one token, after :func:`usable` said yes.
+    x: Tensor,
+    tail: Tensor,
+    h: Tensor,
+    parameters: Sequence[Any],
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Run the layer for one token if that can be done natively.
 
     Args:
-        x: the token.
-        tail: the inputs of the convolution before it.
-        h: the states of the scan before it.
+        x: the token, (batch, d_model).
+        tail: the inputs of the convolution before it, (batch, d_conv - 1, d_inner).
+        h: the states of the scan before it, (batch, d_inner, d_state).
         parameters: in_proj's weight and bias, conv1d's weight and bias, x_proj's weight, dt_proj's weight and bias,
             A_log, D, out_proj's weight and bias; None for a bias that is not there.
 
     Returns:
-        The output, and ``tail`` and ``h`` after the token.
+        The output, and ``tail`` and ``h`` after the token. None where only the parts do: with something to
+        differentiate, for other than contiguous float32 on the CPU, for many sequences, without the kernels; and for
+        shapes that do not fit, which the parts name in their errors.
     """
+    tensors = (x, tail, h, *parameters)
+    if x.shape[0] > MAX_BATCH or not kernel.direct(*tensors):
+        return None
+    kernels, addresses = kernel.kernels(), _addresses(tensors)
+    if kernels is None or addresses is None:
+        return None
+    (d_inner, rank), d_state, d_conv = parameters[5].shape, parameters[7].shape[1], parameters[2].shape[2]
+    batch, d_model = x.shape[0], parameters[0].shape[1]
+    if (
+        x.shape != (batch, d_model)
+        or tail.shape != (batch, d_conv - 1, d_inner)
+        or h.shape != (batch, d_inner, d_state)
+    ):
+        return None
     y, next_tail, next_h = torch.empty_like(x), torch.empty_like(tail), torch.empty_like(h)
-    (batch, d_model), d_inner, d_state, rank = x.shape, h.shape[1], h.shape[2], parameters[5].shape[1]  # type: ignore[union-attr]
-    kernel.kernels().mamba_step(
-        (batch, d_model, d_inner, d_state, tail.shape[1] + 1, rank),
-        tuple(0 if each is None else each.data_ptr() for each in parameters),
-        x.data_ptr(),
-        tail.data_ptr(),
-        h.data_ptr(),
+    kernels.mamba_step(
+        (batch, d_model, d_inner, d_state, d_conv, rank),
+        addresses[3:],
+        *addresses[:3],
         y.data_ptr(),
         next_tail.data_ptr(),
         next_h.data_ptr(),
