@@ -17,6 +17,7 @@ from linocut.mixers.base import Info, register
 from linocut.ops.joint_attention import Blocks, Piece, Span, joint_attention
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
 def random_blocks(blocks: int, count: int, heads: int, seed: int) -> Tensor:
     """Which blocks each inner block sees at random: drawn without repetition from those it does not see already.
 
@@ -109,7 +110,7 @@ class BigBird(Attention):
         queries, keys, values = (x.transpose(1, 2) for x in (q, k, v))
         if blocks <= self.random + 5:
             return functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2)
-        chosen = random_blocks(blocks, self.random, self.heads, self.seed).to(q.device)
+        chosen: Tensor = random_blocks(blocks, self.random, self.heads, self.seed).to(q.device)
         end = (blocks - 1) * size
         inner = []
         for q_, k_, v_ in zip(q, k, v, strict=True):
