@@ -13,6 +13,16 @@ from linocut.mixers import s4d
 from linocut.ops import hippo, s4
 
 
+@pytest.mark.parametrize("name", ["s4d", "s4", "lru"])
+def test_pieces_on_the_way_are_not_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = mixers.build(name, 4).double(), torch.randn(2, 50, 4, dtype=torch.float64)
+    whole = layer(x)
+    for module in (s4d, mixers.s4, mixers.lru):
+        monkeypatch.setattr(module, "PIECE", 16)
+    torch.testing.assert_close(layer(x), whole, rtol=1e-10, atol=1e-10)
+
+
 def test_s4d_is_the_papers_listing() -> None:
     """S4D, listing 1 and appendix: the kernel by a Vandermonde product, an FFT convolution, GELU, GLU."""
     torch.manual_seed(0)

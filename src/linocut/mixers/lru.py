@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own habit
 
 from linocut.mixers.base import Info, OrderedMixer, register
+from linocut.mixers.s4d import PIECE
 from linocut.ops.affine import Diagonal
 from linocut.ops.diagonal_recurrence import complex_recurrence
 
@@ -76,9 +77,12 @@ class LRU(OrderedMixer):
         wide = torch.promote_types(self.nu_log.dtype, torch.float32)
         return torch.polar((-self.nu_log.to(wide).exp()).exp(), self.theta_log.to(wide).exp())
 
-    def _inputs(self, x: Tensor) -> Tensor:
-        """γ B x."""
-        weight = (self.gamma_log.exp()[:, None, None] * self.B).flatten(0, 1)
+    def _input_weight(self) -> Tensor:
+        """γ B, as a real matrix."""
+        return (self.gamma_log.exp()[:, None, None] * self.B).flatten(0, 1)
+
+    def _inputs(self, x: Tensor, weight: Tensor) -> Tensor:
+        """γ B x as complex numbers."""
         wide = torch.promote_types(x.dtype, torch.float32)
         return torch.view_as_complex(F.linear(x, weight).to(wide).reshape(*x.shape[:-1], self.nu_log.shape[0], 2))
 
@@ -91,9 +95,12 @@ class LRU(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Complex[Tensor, "batch states"]
     ) -> tuple[Float[Tensor, "batch length d_model"], Complex[Tensor, "batch states"]]:
         """The outputs of a piece and the state after it."""
-        h, state = complex_recurrence(self.eigenvalues(), self._inputs(x), state=state)
-        y = F.linear(torch.view_as_real(h).flatten(2).to(x.dtype), self.C.flatten(1))
-        return torch.addcmul(y, x, self.D), state
+        lam, weight, outputs = self.eigenvalues(), self._input_weight(), []
+        for part in torch.split(x, PIECE, dim=1):
+            h, state = complex_recurrence(lam, self._inputs(part, weight), state=state)
+            y = F.linear(torch.view_as_real(h).flatten(2).to(x.dtype), self.C.flatten(1))
+            outputs.append(torch.addcmul(y, part, self.D))
+        return torch.cat(outputs, dim=1), state
 
     def summarize(
         self,
@@ -102,7 +109,7 @@ class LRU(OrderedMixer):
     ) -> Diagonal:
         """The piece as a map of the state: λⁿ and the state it leaves behind when it starts from zero."""
         lam = self.eigenvalues()
-        _, shift = complex_recurrence(lam, self._inputs(x))
+        _, shift = complex_recurrence(lam, self._inputs(x, self._input_weight()))
         return Diagonal(lam ** x.shape[1], shift)
 
     def compose(self, first: Diagonal, second: Diagonal) -> Diagonal:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from linocut.mixers.base import Info, OrderedMixer, register
-from linocut.mixers.s4d import gated_output, log_steps
+from linocut.mixers.s4d import PIECE, gated_output, log_steps
 from linocut.ops import s4
 from linocut.ops.affine import Matrix
 from linocut.ops.hippo import dplr_legs
@@ -68,8 +68,11 @@ class S4(OrderedMixer):
     def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
         """Mix the whole sequence at once, as a convolution."""
         self.check(x)
-        y = s4.convolve(x, s4.kernel(self.system(), x.shape[1]))
-        return gated_output(y + self.D * x, self.out)
+        return self._out(s4.convolve(x, s4.kernel(self.system(), x.shape[1])), x)
+
+    def _out(self, y: Tensor, x: Tensor) -> Tensor:
+        pieces = zip(torch.split(y, PIECE, dim=1), torch.split(x, PIECE, dim=1), strict=True)
+        return torch.cat([gated_output(part + self.D * skip, self.out) for part, skip in pieces], dim=1)
 
     def init_state(self, batch: int) -> Float[Tensor, "batch d_model d_state"]:
         """Zeros."""
@@ -80,7 +83,7 @@ class S4(OrderedMixer):
     ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch d_model d_state"]]:
         """The outputs of a piece and the state after it."""
         y, state = s4.scan(x, self.system(), state=state)
-        return gated_output(y + self.D * x, self.out), state
+        return self._out(y, x), state
 
     def step(
         self, x_t: Float[Tensor, "batch d_model"], state: Float[Tensor, "batch d_model d_state"]

@@ -21,6 +21,7 @@ from linocut.ops.hippo import dplr_legs
 
 Init = Literal["lin", "inv", "legs"]
 Discretization = Literal["zoh", "bilinear"]
+PIECE = 2048  # tokens from one end of the layer to the other at a time, so that what lies between stays in cache
 
 
 def eigenvalues(init: Init, d_state: int) -> Complex[Tensor, " pairs"]:
@@ -56,11 +57,9 @@ def log_steps(d_model: int, dt_min: float, dt_max: float) -> Float[Tensor, " d_m
     return math.log(dt_min) + torch.rand(d_model) * math.log(dt_max / dt_min)
 
 
-def gated_output(
-    y: Float[Tensor, "batch length d_model"], out: nn.Linear, piece: int = 4096
-) -> Float[Tensor, "batch length d_model"]:
-    """GELU, a linear layer to twice the channels, GLU; in pieces of tokens, so that the wide middle stays small."""
-    return torch.cat([F.glu(out(F.gelu(part)), dim=-1) for part in torch.split(y, piece, dim=1)], dim=1)
+def gated_output(y: Float[Tensor, "batch length d_model"], out: nn.Linear) -> Float[Tensor, "batch length d_model"]:
+    """GELU, a linear layer to twice the channels, GLU."""
+    return F.glu(out(F.gelu(y)), dim=-1)
 
 
 @register(
@@ -133,8 +132,11 @@ class S4D(OrderedMixer):
     ) -> tuple[Float[Tensor, "batch length d_model"], Complex[Tensor, "batch d_model pairs"]]:
         """The outputs of a piece and the state after it."""
         lam, c = self.discretized()
-        y, state = diagonal_ssm(x, lam, c, D=self.D, state=state)
-        return gated_output(y, self.out), state
+        outputs = []
+        for part in torch.split(x, PIECE, dim=1):
+            y, state = diagonal_ssm(part, lam, c, D=self.D, state=state)
+            outputs.append(gated_output(y, self.out))
+        return torch.cat(outputs, dim=1), state
 
     def summarize(
         self,
