@@ -32,6 +32,10 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("rwkv4", True): {"depth": 0.5},
     ("rwkv6", True): {"heads": 2, "rank": 3, "decay_rank": 4, "depth": 0.5},
     ("rwkv7", True): {"heads": 2, "rank": 3, "depth": 0.5},
+    ("diag_attention", False): {"heads": 2, "block": 24},
+    ("diag_attention", True): {"heads": 2, "block": 24, "activation": "relu"},
+    ("norm_attention", False): {"heads": 2},
+    ("norm_attention", True): {"heads": 2, "feature_map": "elu_alone"},
     ("performer", False): {"heads": 2, "features": 9},
     ("performer", True): {"heads": 2, "features": 9},
 }

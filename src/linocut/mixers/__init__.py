@@ -44,6 +44,13 @@ from linocut.mixers.s4d import S4D
 from linocut.mixers.softmax_attention import CausalSoftmaxAttention, SoftmaxAttention
 from linocut.mixers.sparse_transformer import SparseTransformer
 from linocut.mixers.strided_attention import CausalStridedAttention, StridedAttention
+from linocut.mixers.transnormer import (
+    CausalDiagAttention,
+    CausalNormAttention,
+    DiagAttention,
+    NormAttention,
+    transnormer_layers,
+)
 
 __all__ = [
     "LRU",
@@ -54,12 +61,15 @@ __all__ = [
     "S4D",
     "Bidirectional",
     "BigBird",
+    "CausalDiagAttention",
     "CausalLinearAttention",
     "CausalLongformer",
+    "CausalNormAttention",
     "CausalPerformer",
     "CausalSoftmaxAttention",
     "CausalStridedAttention",
     "DeltaNet",
+    "DiagAttention",
     "EfficientAttention",
     "GatedDeltaNet",
     "GatedLinearAttention",
@@ -74,6 +84,7 @@ __all__ = [
     "Mamba2",
     "MambaState",
     "Mixer",
+    "NormAttention",
     "Nystromformer",
     "OrderedMixer",
     "Performer",
@@ -90,4 +101,5 @@ __all__ = [
     "names",
     "register",
     "table",
+    "transnormer_layers",
 ]
