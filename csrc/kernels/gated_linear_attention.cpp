@@ -239,6 +239,9 @@ void store_states(const GatedLinearAttention& job, const Tiles& t, const Item& i
 // Pieces begin where checkpoints may be.
 constexpr std::ptrdiff_t kPieceMultiple = 256;
 
+// Products of a call below which it stays on one thread.
+constexpr std::ptrdiff_t kWorthThreads = 1 << 18;
+
 // How the work is dealt out: heads of a group apart first, since their scores are cheap to make twice; then pieces of
 // the sequence, whose states must be found before.
 struct Plan {
@@ -315,6 +318,11 @@ void forward(const GatedLinearAttention& job) {
 
 }  // namespace
 
-void gated_linear_attention(const GatedLinearAttention& job) { job.half ? forward<bf16>(job) : forward<float>(job); }
+void gated_linear_attention(const GatedLinearAttention& job) {
+  GatedLinearAttention alone = job;
+  // a decoder's step is over before a second thread has woken up
+  if (job.batch * job.length * job.heads * job.dim * job.value < kWorthThreads) alone.threads = 1;
+  job.half ? forward<bf16>(alone) : forward<float>(alone);
+}
 
 }  // namespace linocut::LINOCUT_ISA

@@ -116,6 +116,8 @@ class RetNet(OrderedMixer):
 
 def _turned(x: Float[Tensor, "batch length heads dim"], turn: Float[Tensor, "2 length pairs"]) -> Tensor:
     """Channels 2i and 2i + 1 as one complex number, times e^{iθt}."""
+    if x.shape[1] == 1:
+        return x  # the first token of a piece is where angles start
     even, odd = x[..., 0::2], x[..., 1::2]
     cos, sin = turn[:, :, None]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
