@@ -22,6 +22,7 @@ void bind_diagonal_recurrence(nanobind::module_& m);
 void bind_gated_delta_rule(nanobind::module_& m);
 void bind_gated_linear_attention(nanobind::module_& m);
 void bind_linear_recurrence(nanobind::module_& m);
+void bind_local_attention(nanobind::module_& m);
 void bind_mamba_step(nanobind::module_& m);
 void bind_selective_scan(nanobind::module_& m);
 void bind_short_convolution(nanobind::module_& m);

@@ -59,6 +59,7 @@ NB_MODULE(_kernels, m) {
   linocut::bind_gated_delta_rule(m);
   linocut::bind_gated_linear_attention(m);
   linocut::bind_linear_recurrence(m);
+  linocut::bind_local_attention(m);
   linocut::bind_mamba_step(m);
   linocut::bind_selective_scan(m);
   linocut::bind_short_convolution(m);

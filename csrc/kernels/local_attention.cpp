@@ -1,0 +1,332 @@
+// With a dilation the sequence falls into strands, every dilation-th token, that do not see each other; each is a sequence
+// with an ordinary window. A block of queries of a strand goes through the tiles of keys that any of them sees. The
+// backward pass (Dao et al., FlashAttention, 2022, algorithm 4) takes the blocks of a strand one after another, since
+// neighbouring ones add to the same keys.
+#include "local_attention.hpp"
+
+#include "threads.hpp"
+#include "tile.hpp"
+
+namespace linocut::LINOCUT_ISA {
+namespace {
+
+using std::ptrdiff_t;
+
+constexpr int kQueries = 64, kKeys = 64;
+constexpr float kLow = -1e30f;  // below every score: a maximum to start from whose differences are numbers
+
+// Every dilation-th token of one head: query a is token first_query + a * dilation and stands at key a + shift, key c is
+// token first_key + c * dilation.
+struct Strand {
+  ptrdiff_t first_query, queries, first_key, keys, shift, behind, ahead;
+  ptrdiff_t query_at, key_at, step;  // of the head in the tensors, and from one token of the strand to the next
+  ptrdiff_t sums_at;
+
+  Strand(const LocalAttention& job, ptrdiff_t index) {
+    const ptrdiff_t rest = index % job.dilation, head = index / job.dilation % job.heads;
+    const ptrdiff_t batch = index / job.dilation / job.heads, d = job.dilation, row = job.heads * job.dim;
+    first_key = rest;
+    keys = (job.keys - rest + d - 1) / d;
+    first_query = (rest - job.before % d + d) % d;
+    queries = first_query < job.queries ? (job.queries - first_query + d - 1) / d : 0;
+    shift = (job.before + first_query - first_key) / d;
+    behind = job.window - 1;
+    ahead = job.causal ? 0 : job.window - 1;
+    query_at = batch * job.queries * row + first_query * row + head * job.dim;
+    key_at = batch * job.keys * row + first_key * row + head * job.dim;
+    step = d * row;
+    sums_at = (batch * job.heads + head) * job.queries + first_query;
+  }
+};
+
+// A block of queries and a tile of keys that some of them see.
+struct Pair {
+  ptrdiff_t query, key;
+  int rows, columns;
+
+  // The first key of the tile that a row sees, and the one after the last.
+  LINOCUT_INLINE int from(const Strand& strand, int row) const {
+    const ptrdiff_t first = query + row + strand.shift - strand.behind - key;
+    return static_cast<int>(first < 0 ? 0 : first > columns ? columns : first);
+  }
+  LINOCUT_INLINE int to(const Strand& strand, int row) const {
+    const ptrdiff_t end = query + row + strand.shift + strand.ahead + 1 - key;
+    return static_cast<int>(end < 0 ? 0 : end > columns ? columns : end);
+  }
+  // Whether all rows see all of a tile of whole vectors.
+  LINOCUT_INLINE bool is_whole(const Strand& strand) const {
+    return columns % kLanes == 0 && from(strand, rows - 1) == 0 && to(strand, 0) == columns;
+  }
+};
+
+// The keys that a block of queries goes through.
+struct Span {
+  ptrdiff_t first, end;
+
+  Span(const Strand& strand, ptrdiff_t query, int rows) {
+    first = query + strand.shift - strand.behind;
+    end = query + rows - 1 + strand.shift + strand.ahead + 1;
+    if (first < 0) first = 0;
+    if (end > strand.keys) end = strand.keys;
+  }
+};
+
+LINOCUT_INLINE int at_most(ptrdiff_t n, int limit) { return n < limit ? static_cast<int>(n) : limit; }
+
+LINOCUT_INLINE float* take(float*& memory, ptrdiff_t floats) {
+  float* part = memory;
+  memory += (floats + 15) / 16 * 16;
+  return part;
+}
+
+LINOCUT_INLINE void scale_row(float* row, int n, float factor) {
+  for (int j = 0; j < n; j += kLanes) store(row + j, load(row + j) * factor);
+}
+
+LINOCUT_INLINE void clear(float* tile, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; ++i) tile[i] = 0;
+}
+
+LINOCUT_INLINE float largest(vf v) {
+  float result = v[0];
+  for (int i = 1; i < kLanes; ++i) result = max(result, v[i]);
+  return result;
+}
+
+LINOCUT_INLINE bool is_finite(const float* tile, ptrdiff_t n) {
+  vf spoilt = splat(0.0f);
+  for (ptrdiff_t i = 0; i < n; i += kLanes) spoilt += load(tile + i) * 0.0f;
+  return sum(spoilt) == 0.0f;
+}
+
+// Tiles of a block; rows of queries and keys are `row` long, of scores kKeys.
+struct Tiles {
+  int dim, row;
+  float *q, *k, *k_turned, *v, *scores, *y, *tops, *sums;
+
+  static ptrdiff_t floats(ptrdiff_t row) { return (2 * kQueries + 3 * kKeys) * row + kQueries * kKeys + 2 * kQueries; }
+
+  Tiles(const LocalAttention& job, float*& memory)
+      : dim(static_cast<int>(job.dim)), row(static_cast<int>(padded(static_cast<std::size_t>(job.dim)))) {
+    q = take(memory, kQueries * row);
+    k = take(memory, kKeys * row);
+    k_turned = take(memory, kKeys * row);
+    v = take(memory, kKeys * row);
+    scores = take(memory, kQueries * kKeys);
+    y = take(memory, kQueries * row);
+    tops = take(memory, kQueries);
+    sums = take(memory, kQueries);
+  }
+};
+
+template <class T>
+LINOCUT_INLINE void pack_rows(const Tiles& tiles, const void* tensor, ptrdiff_t at, ptrdiff_t step, ptrdiff_t first,
+                              int rows, float* to) {
+  pack(rows, tiles.dim, static_cast<const T*>(tensor) + at + first * step, step, to, tiles.row);
+}
+
+template <class T>
+LINOCUT_INLINE void pack_queries(const LocalAttention& job, const Strand& strand, const Tiles& tiles, ptrdiff_t query,
+                                 int rows) {
+  pack_rows<T>(tiles, job.q, strand.query_at, strand.step, query, rows, tiles.q);
+  scale_row(tiles.q, rows * tiles.row, job.scale);
+}
+
+// The keys and values of a tile, and the scores of a block against it.
+template <class T>
+void score(const LocalAttention& job, const Strand& strand, const Tiles& tiles, const Pair& pair) {
+  pack_rows<T>(tiles, job.k, strand.key_at, strand.step, pair.key, pair.columns, tiles.k);
+  pack_rows<T>(tiles, job.v, strand.key_at, strand.step, pair.key, pair.columns, tiles.v);
+  transpose(pair.columns, tiles.dim, tiles.k, tiles.row, tiles.k_turned, kKeys);
+  product<false>(pair.rows, static_cast<int>(padded(static_cast<std::size_t>(pair.columns))), tiles.dim, tiles.q,
+                 tiles.row, 1, tiles.k_turned, kKeys, tiles.scores, kKeys);
+}
+
+// What a row does not see scores minus infinity.
+LINOCUT_INLINE void hide(const Strand& strand, const Pair& pair, float* scores) {
+  const vf lanes = __builtin_convertvector(lane_numbers(), vf);
+  for (int i = 0; i < pair.rows; ++i) {
+    const float from = static_cast<float>(pair.from(strand, i)), to = static_cast<float>(pair.to(strand, i));
+    for (int j = 0; j < pair.columns; j += kLanes) {
+      const vf column = lanes + static_cast<float>(j);
+      const vf value = load(scores + i * kKeys + j);
+      store(scores + i * kKeys + j, ((column >= from) & (column < to)) ? value : splat(-__builtin_inff()));
+    }
+  }
+}
+
+// Turns scores into weights under the running maximum, and scales what was summed up before to it.
+LINOCUT_INLINE void weigh(const Tiles& tiles, const Pair& pair) {
+  for (int i = 0; i < pair.rows; ++i) {
+    float* scores = tiles.scores + i * kKeys;
+    vf top = load(scores);
+    for (int j = kLanes; j < pair.columns; j += kLanes) top = max(load(scores + j), top);
+    const float before = tiles.tops[i], now = max(largest(top), before);
+    vf total = splat(0.0f);
+    for (int j = 0; j < pair.columns; j += kLanes) {
+      const vf weight = exp(load(scores + j) - now);
+      store(scores + j, weight);
+      total += weight;
+    }
+    const float factor = before == now ? 1.0f : exp(before - now);
+    tiles.tops[i] = now;
+    tiles.sums[i] = tiles.sums[i] * factor + sum(total);
+    if (factor != 1.0f) scale_row(tiles.y + i * tiles.row, tiles.row, factor);
+  }
+}
+
+template <class T>
+void block(const LocalAttention& job, const Strand& strand, const Tiles& tiles, ptrdiff_t query, int rows) {
+  pack_queries<T>(job, strand, tiles, query, rows);
+  clear(tiles.y, rows * tiles.row);
+  for (int i = 0; i < rows; ++i) {
+    tiles.tops[i] = kLow;
+    tiles.sums[i] = 0;
+  }
+  const Span span(strand, query, rows);
+  for (ptrdiff_t key = span.first; key < span.end; key += kKeys) {
+    const Pair pair{query, key, rows, at_most(span.end - key, kKeys)};
+    const bool whole = pair.is_whole(strand);
+    score<T>(job, strand, tiles, pair);
+    if (!whole) hide(strand, pair, tiles.scores);
+    weigh(tiles, pair);
+    if (whole || is_finite(tiles.v, pair.columns * tiles.row)) {
+      product<true>(rows, tiles.row, pair.columns, tiles.scores, kKeys, 1, tiles.v, tiles.row, tiles.y, tiles.row);
+      continue;
+    }
+    // a NaN must not reach those who give it no weight
+    for (int i = 0; i < rows; ++i) {
+      const int from = pair.from(strand, i), to = pair.to(strand, i);
+      if (from >= to) continue;
+      product<true>(1, tiles.row, to - from, tiles.scores + i * kKeys + from, kKeys, 1, tiles.v + from * tiles.row,
+                    tiles.row, tiles.y + i * tiles.row, tiles.row);
+    }
+  }
+  T* y = static_cast<T*>(job.y) + strand.query_at + query * strand.step;
+  for (int i = 0; i < rows; ++i, y += strand.step) {
+    for (int j = 0; j < tiles.dim; j += kLanes) {
+      store_n(y + j, load(tiles.y + i * tiles.row + j) / tiles.sums[i], tiles.dim - j);
+    }
+    if (job.log_sum) {
+      job.log_sum[strand.sums_at + (query + i) * job.dilation] = tiles.tops[i] + __builtin_logf(tiles.sums[i]);
+    }
+  }
+}
+
+template <class T>
+void forward(const LocalAttention& job) {
+  const ptrdiff_t blocks = ((job.queries + job.dilation - 1) / job.dilation + kQueries - 1) / kQueries;
+  const Scratch scratch(job.threads, static_cast<std::size_t>(Tiles::floats(job.dim + kLanes)));
+  parallel_for(job.batch * job.heads * job.dilation * blocks, job.threads, [&](ptrdiff_t index, int thread) {
+    const Strand strand(job, index / blocks);
+    const ptrdiff_t query = index % blocks * kQueries;
+    if (query >= strand.queries) return;
+    float* memory = scratch.of(thread);
+    block<T>(job, strand, Tiles(job, memory), query, at_most(strand.queries - query, kQueries));
+  });
+}
+
+// Tiles of the backward pass; those of the forward pass hold y's gradient in y, and in sums its product with y.
+struct Grads {
+  float *v_turned, *weights, *q, *sum;
+
+  static ptrdiff_t floats(ptrdiff_t row) { return (2 * kKeys + kQueries) * row + kQueries * kKeys; }
+
+  Grads(const Tiles& tiles, float*& memory) {
+    v_turned = take(memory, kKeys * tiles.row);
+    weights = take(memory, kQueries * kKeys);
+    q = take(memory, kQueries * tiles.row);
+    sum = take(memory, kKeys * tiles.row);
+  }
+};
+
+// Adds a tile to the gradients of keys or values.
+LINOCUT_INLINE void add_rows(const Strand& strand, const Tiles& tiles, const Pair& pair, const float* tile, float* grad) {
+  grad += strand.key_at + pair.key * strand.step;
+  for (int i = 0; i < pair.columns; ++i, grad += strand.step) {
+    for (int j = 0; j < tiles.dim; j += kLanes) {
+      const int left = tiles.dim - j;
+      store_n(grad + j, load_n(grad + j, left) + load(tile + i * tiles.row + j), left);
+    }
+  }
+}
+
+// The weights of a pair from the scores, and then the scores' gradients in their place.
+LINOCUT_INLINE void weigh_back(const Tiles& tiles, const Grads& grads, const Pair& pair) {
+  const int row = tiles.row, columns = static_cast<int>(padded(static_cast<std::size_t>(pair.columns)));
+  for (int i = 0; i < pair.rows; ++i) {
+    for (int j = 0; j < pair.columns; j += kLanes) {
+      store(grads.weights + i * kKeys + j, exp(load(tiles.scores + i * kKeys + j) - tiles.tops[i]));
+    }
+  }
+  product<false>(pair.rows, columns, tiles.dim, tiles.y, row, 1, grads.v_turned, kKeys, tiles.scores, kKeys);
+  for (int i = 0; i < pair.rows; ++i) {
+    for (int j = 0; j < pair.columns; j += kLanes) {
+      const ptrdiff_t at = i * kKeys + j;
+      store(tiles.scores + at, load(grads.weights + at) * (load(tiles.scores + at) - tiles.sums[i]));
+    }
+  }
+}
+
+template <class T>
+void block_back(const LocalAttentionGrad& grad, const Strand& strand, const Tiles& tiles, const Grads& grads,
+                ptrdiff_t query, int rows) {
+  const LocalAttention& job = grad.forward;
+  const int row = tiles.row;
+  // y for a moment where q's gradient will be
+  pack_rows<T>(tiles, job.y, strand.query_at, strand.step, query, rows, grads.q);
+  pack_rows<T>(tiles, grad.grad_y, strand.query_at, strand.step, query, rows, tiles.y);
+  for (int i = 0; i < rows; ++i) {
+    vf total = splat(0.0f);
+    for (int j = i * row; j < (i + 1) * row; j += kLanes) total += load(tiles.y + j) * load(grads.q + j);
+    tiles.sums[i] = sum(total);
+    tiles.tops[i] = job.log_sum[strand.sums_at + (query + i) * job.dilation];
+  }
+  pack_queries<T>(job, strand, tiles, query, rows);
+  clear(grads.q, rows * row);
+  const Span span(strand, query, rows);
+  for (ptrdiff_t key = span.first; key < span.end; key += kKeys) {
+    const Pair pair{query, key, rows, at_most(span.end - key, kKeys)};
+    score<T>(job, strand, tiles, pair);
+    if (!pair.is_whole(strand)) hide(strand, pair, tiles.scores);
+    transpose(pair.columns, tiles.dim, tiles.v, row, grads.v_turned, kKeys);
+    weigh_back(tiles, grads, pair);
+    product<false>(pair.columns, row, rows, grads.weights, 1, kKeys, tiles.y, row, grads.sum, row);
+    add_rows(strand, tiles, pair, grads.sum, grad.grad_v);
+    product<false>(pair.columns, row, rows, tiles.scores, 1, kKeys, tiles.q, row, grads.sum, row);
+    add_rows(strand, tiles, pair, grads.sum, grad.grad_k);
+    product<true>(rows, row, pair.columns, tiles.scores, kKeys, 1, tiles.k, row, grads.q, row);
+  }
+  T* out = static_cast<T*>(grad.grad_q) + strand.query_at + query * strand.step;
+  for (int i = 0; i < rows; ++i, out += strand.step) {
+    for (int j = 0; j < tiles.dim; j += kLanes) {
+      store_n(out + j, load(grads.q + i * row + j) * job.scale, tiles.dim - j);
+    }
+  }
+}
+
+template <class T>
+void backward(const LocalAttentionGrad& grad) {
+  const LocalAttention& job = grad.forward;
+  const ptrdiff_t row = job.dim + kLanes;
+  const Scratch scratch(job.threads, static_cast<std::size_t>(Tiles::floats(row) + Grads::floats(row)));
+  parallel_for(job.batch * job.heads * job.dilation, job.threads, [&](ptrdiff_t index, int thread) {
+    const Strand strand(job, index);
+    float* memory = scratch.of(thread);
+    const Tiles tiles(job, memory);
+    const Grads grads(tiles, memory);
+    for (ptrdiff_t query = 0; query < strand.queries; query += kQueries) {
+      block_back<T>(grad, strand, tiles, grads, query, at_most(strand.queries - query, kQueries));
+    }
+  });
+}
+
+}  // namespace
+
+void local_attention(const LocalAttention& job) { job.half ? forward<bf16>(job) : forward<float>(job); }
+
+void local_attention_grad(const LocalAttentionGrad& job) {
+  job.forward.half ? backward<bf16>(job) : backward<float>(job);
+}
+
+}  // namespace linocut::LINOCUT_ISA
