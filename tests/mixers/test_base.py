@@ -29,9 +29,12 @@ def test_an_unknown_option_is_refused() -> None:
         mixers.build("linear_attention", 12, causal=False, window=3)
 
 
-@pytest.mark.parametrize("name", ["linear_atention", "attention", "linear"])
-def test_a_near_name_is_suggested(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"unknown mixer '{name}'; did you mean .*'linear_attention'"):
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("linear_atention", "linear_attention"), ("attention", "local_attention"), ("linear", "linear_attention")],
+)
+def test_a_near_name_is_suggested(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"unknown mixer '{name}'; did you mean .*'{near}'"):
         mixers.build(name, 32)
 
 

@@ -20,6 +20,8 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("s4d", True): {"d_state": 8},
     ("efficient_attention", False): {"heads": 2},
     ("linformer", False): {"heads": 2, "max_length": 2048, "rank": 5},
+    ("local_attention", False): {"heads": 2, "window": 4, "dilation": 2},
+    ("local_attention", True): {"heads": 3, "window": 5, "dilation": 3},
     ("longformer", False): {"heads": 2, "window": 4, "dilation": (1, 3), "global_positions": (0, 17)},
     ("longformer", True): {"heads": 3, "window": 4, "dilation": (1, 3, 1)},
     ("nystromformer", False): {"heads": 2, "landmarks": 8, "taps": 5},

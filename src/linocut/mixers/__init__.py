@@ -29,6 +29,7 @@ from linocut.mixers.hugging_face import accelerate
 from linocut.mixers.images import Bidirectional, ImageMixer, Scan2d
 from linocut.mixers.linear_attention import CausalLinearAttention, LinearAttention
 from linocut.mixers.linformer import Linformer
+from linocut.mixers.local_attention import CausalLocalAttention, LocalAttention
 from linocut.mixers.longformer import CausalLongformer, Longformer
 from linocut.mixers.lru import LRU
 from linocut.mixers.mamba import Mamba, MambaState
@@ -63,6 +64,7 @@ __all__ = [
     "BigBird",
     "CausalDiagAttention",
     "CausalLinearAttention",
+    "CausalLocalAttention",
     "CausalLongformer",
     "CausalNormAttention",
     "CausalPerformer",
@@ -78,6 +80,7 @@ __all__ = [
     "Info",
     "LinearAttention",
     "Linformer",
+    "LocalAttention",
     "LocalMixer",
     "Longformer",
     "Mamba",
