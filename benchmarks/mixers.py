@@ -45,7 +45,7 @@ PATIENCE_S = 4.0
 LONGEST_S = 12.0
 # A first run at this length loads what a library loads late.
 SHORT = 512
-# Its first run at a length compiles for that length.
+# Its first run at a length compiles for that length, for so long that it is asked at the quoted length alone.
 COMPILED = "torch.compile"
 TOKENS = 200
 
@@ -55,7 +55,11 @@ Skip = dict[str, list[str]]
 def contenders(row: str, length: int, direction: str, *, peers_only: bool = False) -> dict[str, Callable[..., Tensor]]:
     """Ours first, then the peers that can be asked for this length."""
     limits = {p.name: p.longest_backward if direction == BACKWARD else p.longest for p in ROWS[row].peers}
-    found = {peer.name: peer.run for peer in ROWS[row].peers if length <= limits[peer.name]}
+    found = {
+        peer.name: peer.run
+        for peer in ROWS[row].peers
+        if length <= limits[peer.name] and (peer.name != COMPILED or length == QUOTED)
+    }
     ours = {LINOCUT: OURS.get(row), f"{LINOCUT}, bfloat16": OURS_BFLOAT16.get(row)}
     return {**({} if peers_only else {name: run for name, run in ours.items() if run is not None}), **found}
 
@@ -100,7 +104,8 @@ def measure(row: str, length: int, rounds: int, skip: Skip) -> dict[str, Any]:
     inputs = ROWS[row].inputs(length)
     result: dict[str, Any] = {"failed": {}}
     for direction in DIRECTIONS:
-        entries, timings = [], {}
+        entries: list[Contender] = []
+        timings: dict[str, Timing] = {}
         for name, run in contenders(row, length, direction).items():
             if name in skip[direction]:
                 continue
@@ -274,7 +279,8 @@ def _ask(rounds: int, thread_count: int, kind: str, *rest: str) -> dict[str, Any
 _NOTES = (
     "Medians of process CPU time; in each process ours and the peers take turns. A contender that needs more than "
     f"{PATIENCE_S:.0f} s for all rounds runs fewer, down to one. A peer is left out of a length at which, by its "
-    f"growth, one run would take more than {LONGEST_S:.0f} s, unless a goal is about it.",
+    f"growth, one run would take more than {LONGEST_S:.0f} s, unless a goal is about it. {COMPILED} is compiled for the "
+    f"quoted length, {QUOTED}, alone.",
     "Forward runs without gradients. Backward works out the gradients of all inputs; layers' weights have none.",
     "A floor is the largest of a row's operations, bytes and exponentials over what this machine reached in a 1024² "
     "product, a copy of 256 MB and torch's exponentials in cache, to base 2 where these are faster; it holds no term "
