@@ -279,8 +279,8 @@ def _ask(rounds: int, thread_count: int, kind: str, *rest: str) -> dict[str, Any
 _NOTES = (
     "Medians of process CPU time; in each process ours and the peers take turns. A contender that needs more than "
     f"{PATIENCE_S:.0f} s for all rounds runs fewer, down to one. A peer is left out of a length at which, by its "
-    f"growth, one run would take more than {LONGEST_S:.0f} s, unless a goal is about it. {COMPILED} is compiled for the "
-    f"quoted length, {QUOTED}, alone.",
+    f"growth, one run would take more than {LONGEST_S:.0f} s, unless a goal is about it. {COMPILED} is compiled for "
+    f"the quoted length, {QUOTED}, alone.",
     "Forward runs without gradients. Backward works out the gradients of all inputs; layers' weights have none.",
     "A floor is the largest of a row's operations, bytes and exponentials over what this machine reached in a 1024² "
     "product, a copy of 256 MB and torch's exponentials in cache, to base 2 where these are faster; it holds no term "
