@@ -309,7 +309,7 @@ void backward_keys(const ChannelDecayGrad& grad, const Part& part, float* memory
   const Index head = part.sequence * job.heads + part.head, keys = job.heads * job.dim;
   const Index corner = (head * job.dim + part.first) * job.value;
   const Index pieces = job.length > 0 ? (job.length - 1) / chunk : 0;
-  float* kept = grad.chunks + head * pieces * job.value * job.dim + part.first;
+  const Index kept = head * pieces * job.value * job.dim + part.first;
   fill(grad_bonus, dim, 0.0f);
   fill(bonus, dim, 0.0f);
   if (job.bonus) pack(1, static_cast<int>(part.width), job.bonus + part.head * job.dim + part.first, 0, bonus, dim);
@@ -335,15 +335,16 @@ void backward_keys(const ChannelDecayGrad& grad, const Part& part, float* memory
       }
     }
     if (piece < pieces) {
-      unpack(static_cast<int>(job.value), part.width, state, dim, kept + piece * job.value * job.dim, job.dim);
+      unpack(static_cast<int>(job.value), part.width, state, dim, grad.chunks + kept + piece * job.value * job.dim,
+             job.dim);
     }
   }
   pack_turned(part.width, job.value, grad.grad_last + corner, job.value, change, value, dim);
   for (Index piece = pieces; piece >= 0 && job.length > 0; --piece) {
     const Index t = piece * chunk;
     if (piece < pieces) {
-      pack(static_cast<int>(job.value), static_cast<int>(part.width), kept + piece * job.value * job.dim, job.dim, state,
-           dim);
+      pack(static_cast<int>(job.value), static_cast<int>(part.width), grad.chunks + kept + piece * job.value * job.dim,
+           job.dim, state, dim);
     }
     for (Index c = 0; c < dim; c += kLanes) {
       vf total = vf{};

@@ -60,25 +60,24 @@ LINOCUT_INLINE void forward_block(const Wkv& job, const Block& block) {
     u[i] = load_n(job.u + block.first + at, left);
     state[i] = {load_n(job.num + row + at, left), load_n(job.den + row + at, left), load_n(job.top + row + at, left)};
   }
+  // offsets, not pointers: an empty tensor has none
   const auto start = block.batch * job.length * channels + block.first;
-  const T *k = static_cast<const T*>(job.k) + start, *v = static_cast<const T*>(job.v) + start;
-  T* y = static_cast<T*>(job.y) + start;
-  float* kept = job.chunks + block.batch * pieces * 3 * channels + block.first;
-  for (std::ptrdiff_t t = 0; t < job.length; ++t, k += channels, v += channels, y += channels) {
+  for (std::ptrdiff_t t = 0; t < job.length; ++t) {
     if (t > 0 && t % kWkvChunk == 0) {
+      float* kept = job.chunks + (block.batch * pieces + t / kWkvChunk - 1) * 3 * channels + block.first;
       for (int i = 0; i < Vectors; ++i) {
         const int at = i * kLanes, left = block.width - at;
         store_n(kept + at, state[i].num, left);
         store_n(kept + channels + at, state[i].den, left);
         store_n(kept + 2 * channels + at, state[i].top, left);
       }
-      kept += 3 * channels;
     }
     for (int i = 0; i < Vectors; ++i) {
-      const int at = i * kLanes, left = block.width - at;
-      const vf value = load_n(v + at, left), before = state[i].num;
-      const Weights by = state[i].step(load_n(k + at, left), value, w[i], u[i]);
-      store_n(y + at, by.out_past * before + by.out_own * value, left);
+      const auto at = start + t * channels + i * kLanes;
+      const int left = block.width - i * kLanes;
+      const vf value = load_n(static_cast<const T*>(job.v) + at, left), before = state[i].num;
+      const Weights by = state[i].step(load_n(static_cast<const T*>(job.k) + at, left), value, w[i], u[i]);
+      store_n(static_cast<T*>(job.y) + at, by.out_past * before + by.out_own * value, left);
     }
   }
   for (int i = 0; i < Vectors; ++i) {
@@ -145,13 +144,14 @@ LINOCUT_INLINE void backward_block(const WkvGrad& grad, const Block& block, floa
   }
   for (auto piece = pieces; piece >= 0; --piece) {
     const auto first = piece * kWkvChunk, end = piece < pieces ? first + kWkvChunk : job.length;
-    const float* kept = job.chunks + (block.batch * pieces + piece - 1) * 3 * channels + block.first;
+    const auto kept = (block.batch * pieces + piece - 1) * 3 * channels + block.first;
+    const float* num = piece > 0 ? job.chunks + kept : job.num + row;
+    const float* den = piece > 0 ? job.chunks + kept + channels : job.den + row;
+    const float* top = piece > 0 ? job.chunks + kept + 2 * channels : job.top + row;
     State state[Vectors];
     for (int i = 0; i < Vectors; ++i) {
       const int at = i * kLanes, left = block.width - at;
-      state[i] = {load_n((piece > 0 ? kept : job.num + row) + at, left),
-                  load_n((piece > 0 ? kept + channels : job.den + row) + at, left),
-                  load_n((piece > 0 ? kept + 2 * channels : job.top + row) + at, left)};
+      state[i] = {load_n(num + at, left), load_n(den + at, left), load_n(top + at, left)};
     }
     for (auto t = first; t < end; ++t) {
       for (int i = 0; i < Vectors; ++i) {
