@@ -27,8 +27,8 @@ using Index = std::ptrdiff_t;
 // What a token does to the state X: it fades, gains `in ⊗ lanes`, and is read as Σ weight X; in this order or another.
 enum class Order { fade_gain_read, read_fade_gain, gain_read_fade };
 
-// Rows of the tokens of a chunk. Decays, gains and weights of the rows lie in arrays of one row length, those of the lanes
-// in arrays of another; a negative step walks backward.
+// Rows of the tokens of a chunk. What belongs to the rows of the state lies in arrays of one row length, what belongs to
+// its lanes in arrays of another; a negative step walks backward.
 struct Walk {
   int tokens;
   Index row_step, lane_step;
@@ -224,7 +224,8 @@ void forward(const ChannelDecay& job) {
   const int threads = threads_for(job);
   const Index heads = job.batch * job.heads, parts = parts_of(heads, job.value, threads);
   const Index dim = pad(job.dim), value = part_width(job.value, parts);
-  const Scratch scratch(threads, static_cast<std::size_t>(kChannelDecayChunk * (3 * dim + 2 * value) + dim * value + dim));
+  const Index floats = kChannelDecayChunk * (3 * dim + 2 * value) + dim * value + dim;
+  const Scratch scratch(threads, static_cast<std::size_t>(floats));
   parallel_for(heads * parts, threads, [&](Index index, int thread) {
     const Part part = part_of(index, job, job.value, parts);
     if (part.width > 0) forward_part<T>(job, part, scratch.of(thread));
@@ -386,7 +387,8 @@ void backward_all(const ChannelDecayGrad& grad) {
   const Index heads = job.batch * job.heads;
   const Index key_parts = parts_of(heads, job.dim, threads), value_parts = parts_of(heads, job.value, threads);
   const Index dim = pad(job.dim), value = pad(job.value), chunk = kChannelDecayChunk;
-  const Scratch scratch(threads, static_cast<std::size_t>(chunk * (4 * dim + 2 * value + 1) + 2 * dim * value + 3 * dim));
+  const Index floats = chunk * (4 * dim + 2 * value + 1) + 2 * dim * value + 3 * dim;
+  const Scratch scratch(threads, static_cast<std::size_t>(floats));
   // the larger tasks first
   parallel_for(heads * (key_parts + value_parts), threads, [&](Index index, int thread) {
     const bool keys = index < heads * key_parts;

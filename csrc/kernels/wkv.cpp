@@ -96,9 +96,9 @@ void forward(const Wkv& job) {
   });
 }
 
-// The adjoint of the recurrence as it is scaled: with top held fixed, the gradients of num and den are as bounded as the
-// weights. Shifting top rescales num and den and changes no output, so its own gradient goes to the exponent that was the
-// largest: that of a token, or that of the first state.
+// The adjoint of the recurrence as it is scaled: with top held fixed, the gradients of num and den are as bounded as
+// the weights. Shifting top rescales num and den and changes no output, so its own gradient goes to the exponent that
+// was the largest: that of a token, or that of the first state.
 struct Adjoint {
   vf num, den, top, w, u;
 };
@@ -178,7 +178,8 @@ LINOCUT_INLINE void backward_block(const WkvGrad& grad, const Block& block, floa
   }
   for (int i = 0; i < Vectors; ++i) {
     const int at = i * kLanes, left = block.width - at;
-    const vf rescaled = adjoint[i].num * load_n(job.num + row + at, left) + adjoint[i].den * load_n(job.den + row + at, left);
+    const vf num = load_n(job.num + row + at, left), den = load_n(job.den + row + at, left);
+    const vf rescaled = adjoint[i].num * num + adjoint[i].den * den;
     store_n(grad.grad_num + row + at, adjoint[i].num, left);
     store_n(grad.grad_den + row + at, adjoint[i].den, left);
     store_n(grad.grad_top + row + at, adjoint[i].top + rescaled, left);
