@@ -36,11 +36,11 @@ from linocut import mixers
 from linocut.ops import efficient_attention as efficient
 from linocut.ops import favor, s4
 from linocut.ops import linear_attention as linear
+from linocut.ops import local_attention as local
 from linocut.ops.diagonal_recurrence import diagonal_ssm
 from linocut.ops.feature_maps import draw_projection
 from linocut.ops.gated_delta_rule import gated_delta_rule
 from linocut.ops.gated_linear_attention import gated_linear_attention
-from linocut.ops.joint_attention import joint_attention, window
 from linocut.ops.linear_recurrence import linear_recurrence
 from linocut.ops.selective_scan import selective_scan
 from linocut.ops.ssd import ssd
@@ -132,8 +132,8 @@ def retention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def local_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal softmax over a token and the 256 before it; batch 1."""
-    return joint_attention(q[0], [window(k[0], v[0], behind=WINDOW, ahead=0)])[None]
+    """Causal softmax over a token and the 256 before it."""
+    return local.local_attention(q, k, v, window=WINDOW + 1)
 
 
 @cache
