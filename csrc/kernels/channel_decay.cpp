@@ -6,8 +6,8 @@
 //   q̄_t = S_t ȳ_t           forward again, the key channels in the lanes
 //   k̄_t = G_t v_t           backward, the key channels in the lanes
 //   v̄_t = G_tᵀ k_t          backward, the value channels in the lanes
-// and the gradient of g_t is that of g_{t+1} plus q_t q̄_t - k_t k̄_t, begun at every end of a chunk from G and S, so that
-// rounding does not pile up.
+// and the gradient of g_t is that of g_{t+1} plus q_t q̄_t - k_t k̄_t, begun at every end of a chunk from G and S, so
+// that rounding does not pile up.
 #include "channel_decay.hpp"
 
 #include "threads.hpp"
@@ -27,8 +27,8 @@ using Index = std::ptrdiff_t;
 // What a token does to the state X: it fades, gains `in ⊗ lanes`, and is read as Σ weight X; in this order or another.
 enum class Order { fade_gain_read, read_fade_gain, gain_read_fade };
 
-// Rows of the tokens of a chunk. What belongs to the rows of the state lies in arrays of one row length, what belongs to
-// its lanes in arrays of another; a negative step walks backward.
+// The tokens of a chunk. What belongs to the rows of the state lies in arrays of one row length, what belongs to its
+// lanes in arrays of another; a negative step walks backward.
 struct Walk {
   int tokens;
   Index row_step, lane_step;
@@ -265,8 +265,8 @@ void backward_values(const ChannelDecayGrad& grad, const Part& part, float* memo
   unpack(columns, part.width, state, value, grad.grad_state + corner, job.value);
 }
 
-// A decay so strong that what passes it is below the rounding of what does not: no gradient flows through it, which keeps
-// the rounding of the tokens behind it from the sum.
+// A decay so strong that what passes it is below the rounding of what does not: no gradient flows through it, which
+// keeps the rounding of the tokens behind it from the sum.
 constexpr float kForgets = 1.0f / (1 << 24);
 
 // A chunk's tensors for some of the key channels, and its whole values.

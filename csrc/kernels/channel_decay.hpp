@@ -23,8 +23,8 @@ struct ChannelDecay {
   int threads;
 };
 
-// grad_bonus is (batch, heads, dim), to be summed, or absent; chunks is room for the states at the ends of all chunks but
-// the last, (batch, heads, (length - 1) / kChannelDecayChunk, value, dim).
+// grad_bonus is (batch, heads, dim), to be summed, or absent; chunks is room for the states at the ends of all chunks
+// but the last, (batch, heads, (length - 1) / kChannelDecayChunk, value, dim).
 struct ChannelDecayGrad {
   ChannelDecay forward;
   const void* grad_y;
