@@ -36,6 +36,10 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
     ("rwkv7", True): {"heads": 2, "rank": 3, "depth": 0.5},
     ("diag_attention", False): {"heads": 2, "block": 24},
     ("diag_attention", True): {"heads": 2, "block": 24, "activation": "relu"},
+    ("flash", False): {"size": 8, "chunk": 24},
+    ("flash", True): {"size": 8, "chunk": 24},
+    ("gau", False): {"size": 8},
+    ("gau", True): {"size": 8},
     ("norm_attention", False): {"heads": 2},
     ("norm_attention", True): {"heads": 2, "feature_map": "elu_alone"},
     ("performer", False): {"heads": 2, "features": 9},
@@ -44,6 +48,8 @@ ZOO: dict[tuple[str, bool], dict[str, Any]] = {
 
 # Those whose work grows faster than the length, as their papers say.
 LINEAR_EXCEPTIONS: set[tuple[str, bool]] = {
+    ("gau", False),
+    ("gau", True),
     ("softmax_attention", False),
     ("softmax_attention", True),
     ("sparse_transformer", True),

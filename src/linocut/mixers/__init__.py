@@ -22,7 +22,9 @@ from linocut.mixers.base import (
 )
 from linocut.mixers.bigbird import BigBird
 from linocut.mixers.efficient_attention import EfficientAttention
+from linocut.mixers.flash import FLASH, CausalFLASH
 from linocut.mixers.gated_deltanet import DeltaNet, GatedDeltaNet
+from linocut.mixers.gau import GAU, CausalGAU
 from linocut.mixers.gla import GatedLinearAttention
 from linocut.mixers.griffin import Griffin
 from linocut.mixers.hugging_face import accelerate
@@ -54,6 +56,8 @@ from linocut.mixers.transnormer import (
 )
 
 __all__ = [
+    "FLASH",
+    "GAU",
     "LRU",
     "RWKV4",
     "RWKV6",
@@ -63,6 +67,8 @@ __all__ = [
     "Bidirectional",
     "BigBird",
     "CausalDiagAttention",
+    "CausalFLASH",
+    "CausalGAU",
     "CausalLinearAttention",
     "CausalLocalAttention",
     "CausalLongformer",

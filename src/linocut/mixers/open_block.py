@@ -19,9 +19,13 @@ class OpenBlock(NamedTuple):
     tokens: tuple[Tensor, ...]
     position: Tensor
 
+    def at(self) -> int:
+        """The position as a number."""
+        return int(self.position[0]) if len(self.position) else 0
+
     def number(self) -> int:
         """Tokens that are open."""
-        return int(self.position[0]) % self.tokens[0].shape[1] if len(self.position) else 0
+        return self.at() % self.tokens[0].shape[1]
 
     def opened(self) -> tuple[Tensor, ...]:
         """The open tokens alone."""
@@ -50,6 +54,10 @@ class Tail(NamedTuple):
 
     tokens: tuple[Tensor, ...]
     length: Tensor
+
+    def number(self) -> int:
+        """The length as a number."""
+        return int(self.length[0]) if len(self.length) else 0
 
     def then(self, second: Tail, block: int) -> Tail:
         """This piece, then another."""

@@ -89,11 +89,11 @@ def block_attention(
         outputs.append(attend(q[:, :first], k[:, :end], v[:, :end], causal=causal, rectified=rectified))
     if whole:
         parts = [
-            x[:, start : start + whole].reshape(-1, block, *x.shape[2:])
+            x[:, start : start + whole].reshape(x.shape[0] * (whole // block), block, *x.shape[2:])
             for x, start in ((q, first), (k, opened + first), (v, opened + first))
         ]
         y = attend(*parts, causal=causal, rectified=rectified)
-        outputs.append(y.reshape(-1, whole, *y.shape[2:]))
+        outputs.append(y.reshape(q.shape[0], whole, *y.shape[2:]))
     rest = q.shape[1] - first - whole
     if rest or not outputs:
         start = k.shape[1] - rest
