@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.peers.mixers.inputs import (
     DIM,
@@ -45,6 +46,8 @@ from linocut.ops.linear_recurrence import linear_recurrence
 from linocut.ops.selective_scan import selective_scan
 from linocut.ops.ssd import ssd
 from linocut.ops.wkv import wkv
+
+FLASH_INNER, FLASH_SHARED, FLASH_CHUNK = 2 * WIDTH, 128, 256
 
 # ruff: noqa: N803  # A, B, C and D are the papers' letters
 
@@ -164,6 +167,13 @@ def big_bird(x: Tensor) -> Tensor:
     return y
 
 
+def flash(x: Tensor) -> Tensor:
+    """FLASH, causal, chunks of 256, between the norm and the sum with its input, as the peer's."""
+    mix = layer("flash", causal=True, expansion=2, size=FLASH_SHARED, chunk=FLASH_CHUNK)
+    y: Tensor = x + mix(functional.layer_norm(x, (WIDTH,)))
+    return y
+
+
 def linformer(x: Tensor) -> Tensor:
     """256 projected keys, one projection for keys and one for values."""
     y: Tensor = layer("linformer", heads=HEADS, max_length=x.shape[1], rank=LANDMARKS)(x)
@@ -193,6 +203,7 @@ OURS: dict[str, Callable[..., Tensor]] = {
     "local attention": local_attention,
     "Longformer": longformer,
     "BigBird": big_bird,
+    "FLASH layer": flash,
     "Linformer layer": linformer,
     "Nyström layer": nystromformer,
 }
@@ -274,7 +285,6 @@ def with_projections(count: int, attention: dict[str, float]) -> Work:
 
 # A block of queries shares the keys that any of them sees: a window and a block's length of them.
 QUERY_BLOCK = 128
-FLASH_INNER, FLASH_SHARED, FLASH_CHUNK = 2 * WIDTH, 128, 256
 FAVOR = HEADS * 2 * 2 * DIM * FEATURES  # features of q and of k
 PSEUDO_INVERSE = HEADS * 6 * 4 * 2 * LANDMARKS**3  # six iterations of four products
 
