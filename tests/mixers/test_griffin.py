@@ -42,6 +42,13 @@ def test_the_block_is_the_papers(length: int, taps: int) -> None:
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
 
 
+def test_long_sequences_run_in_pieces_that_change_nothing() -> None:
+    mixer, x = build("griffin", heads=2), tokens(5000)
+    with_gradient = mixer(x)
+    with torch.no_grad():
+        torch.testing.assert_close(mixer(x), with_gradient, rtol=0, atol=1e-9)
+
+
 def test_the_first_decays_are_the_papers() -> None:
     """Section 2.4: a to the power c starts between 0.9 and 0.999."""
     mixer = mixers.build("griffin", 256)

@@ -97,11 +97,13 @@ class BigBird(Attention):
 
     def _random(self, k: Tensor, v: Tensor, chosen: Tensor) -> Piece:
         """The blocks drawn for each inner block and head."""
-        blocks = -(-k.shape[0] // self.block)
-        head = torch.arange(self.heads, device=k.device)[:, None, None]
-        folded = (Blocks(self.block).fold(x).transpose(0, 1) for x in (k, v))
-        k, v = (x[head, chosen].flatten(2, 3).transpose(0, 1) for x in folded)
-        return Piece(Blocks(self.block), k, v, (Span(0, blocks - 2, k.shape[2]),))
+        blocks, order = -(-k.shape[0] // self.block), Blocks(self.block)
+        # a block of a head as one row, which is copied at once
+        at = (chosen + torch.arange(self.heads, device=k.device)[:, None, None] * blocks).flatten()
+        rows = (order.fold(x).transpose(0, 1).reshape(self.heads * blocks, -1).index_select(0, at) for x in (k, v))
+        keys = self.random * self.block
+        k, v = (x.view(self.heads, blocks - 2, keys, -1).transpose(0, 1) for x in rows)
+        return Piece(order, k, v, (Span(0, blocks - 2, keys),))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The answer of every query; all are (batch, length, heads, dim)."""
@@ -114,7 +116,8 @@ class BigBird(Attention):
         end = (blocks - 1) * size
         inner = []
         for q_, k_, v_ in zip(q, k, v, strict=True):
-            pieces = [self._window(k_, v_), self._globals(k_, v_), self._random(k_, v_, chosen)]
+            pieces = [self._window(k_, v_), self._globals(k_, v_)]
+            pieces += [self._random(k_, v_, chosen)] if self.random else []
             inner.append(joint_attention(q_[size:end], pieces))
         first, last = (
             functional.scaled_dot_product_attention(rows, keys, values).transpose(1, 2)

@@ -26,6 +26,7 @@ from linocut.ops.linear_recurrence import linear_recurrence
 from linocut.ops.short_convolution import short_convolution
 
 _SHARPNESS = 8.0
+_CHUNK = 2048
 State = tuple[Tensor, Tensor]
 
 
@@ -109,6 +110,13 @@ class Griffin(OrderedMixer):
     ) -> tuple[Float[Tensor, "batch length d_model"], State]:
         """The outputs of a piece and the state after it."""
         self.check(x)
+        if x.shape[1] > _CHUNK and not torch.is_grad_enabled():
+            # in pieces that stay in cache, since the gates make several tensors as large as the sequence
+            outputs = []
+            for piece in x.split(_CHUNK, dim=1):  # type: ignore[no-untyped-call]  # torch does not annotate it
+                found, state = self.scan(piece, state)
+                outputs.append(found)
+            return torch.cat(outputs, dim=1), state
         u, tail = self._convolve(self.input(x), state[0])
         _, a, b = self._recurrence(u)
         h, last = linear_recurrence(a, b, state=state[1])

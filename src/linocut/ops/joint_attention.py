@@ -211,16 +211,22 @@ def _alone(q: Tensor, k: Tensor, v: Tensor, layout: _Layout) -> tuple[Tensor, Te
     """A piece's answers, (length, heads, dim), and logarithms of normalisers, (length, heads)."""
     queries = layout.order.fold(q)
     wide = torch.promote_types(q.dtype, torch.float32)
-    out = torch.zeros_like(queries)
-    norm = queries.new_full(queries.shape[:-1], -torch.inf, dtype=wide)
+    out, norm = torch.empty_like(queries), torch.empty(queries.shape[:-1], dtype=wide, device=q.device)
+    at = 0
     for span, bias in zip(layout.spans, layout.biases, strict=True):
         inside = slice(span.first, span.last)
-        out[inside], found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        answer, found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             queries[inside], _of_groups(k, span), _of_groups(v, span), attn_mask=bias
         )
-        # torch gives 0 for a row that sees nothing
-        blind = None if span.visible is None else ~span.visible.any(dim=-1)
-        norm[inside] = found if blind is None else found.masked_fill(blind, -torch.inf)
+        if span.visible is not None:  # torch gives 0 for a row that sees nothing
+            found = found.masked_fill(~span.visible.any(dim=-1), -torch.inf)
+        if answer.shape == out.shape:
+            out, norm = answer, found
+        else:
+            out[inside], norm[inside] = answer, found
+        out[at : span.first], norm[at : span.first] = 0, -torch.inf
+        at = span.last
+    out[at:], norm[at:] = 0, -torch.inf
     unfold, length = layout.order.unfold, q.shape[0]
     return unfold(out, length), unfold(norm[..., None], length)[..., 0]
 
@@ -236,9 +242,11 @@ class _Joint(torch.autograd.Function):
         norm = norm.masked_fill(norm == -torch.inf, 0)
         out = found[0][0]
         if len(found) > 1:
-            terms = [(each - norm).exp_()[..., None] * answer for answer, each in found]
-            out = torch.stack(terms).sum(dim=0) if len(terms) > 2 else terms[0].add_(terms[1])
-            out = out.to(q.dtype)
+            weights = [(each - norm).exp_()[..., None] for each in norms]
+            total = out * weights[0]
+            for (answer, _), weight in zip(found[1:], weights[1:], strict=True):
+                total.addcmul_(answer.to(total.dtype), weight)
+            out = total.to(q.dtype)
         ctx.layouts = layouts
         ctx.save_for_backward(q, out, norm, *kv)
         return out
