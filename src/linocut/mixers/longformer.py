@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from linocut.mixers.attention import Attention
 from linocut.mixers.base import Info, LocalMixer, register
-from linocut.ops.joint_attention import Blocks, Piece, Span, joint_attention, window
+from linocut.ops.joint_attention import Piece, Span, joint_attention, window
+from linocut.ops.local_attention import local_attention
 
 _BLOCK = 64
 
@@ -33,9 +34,7 @@ def _info(*, causal: bool) -> Info:
 
 
 class _Windows(Attention):
-    """Sliding windows, dilated head by head, and global tokens if a subclass names some."""
-
-    global_positions: tuple[int, ...] = ()
+    """Sliding windows, dilated head by head."""
 
     def __init__(self, d_model: int, *, heads: int = 4, window: int = 256, dilation: int | Sequence[int] = 1) -> None:
         super().__init__(d_model, heads=heads)
@@ -46,43 +45,18 @@ class _Windows(Attention):
             raise ValueError(f"dilation must be one number >= 1, or one for each of {heads} heads, got {dilation}")
         self.window, self.dilation = window, each
 
-    def _pieces(self, k: Tensor, v: Tensor, hidden: Sequence[int], seen: tuple[Tensor, Tensor]) -> list[Piece]:
-        """The window of one sequence without the global tokens, and those."""
-        ahead = 0 if self.info.causal else self.window
-        pieces = [window(k, v, behind=self.window, ahead=ahead, hidden=hidden, size=_BLOCK)]
-        if len(seen[0]):
-            keys, values = (x.transpose(0, 1)[None] for x in seen)
-            spans = (Span(0, -(-k.shape[0] // _BLOCK), keys.shape[2]),)
-            pieces.append(Piece(Blocks(_BLOCK), keys, values, spans))
-        return pieces
-
-    def _dilated(self, q: Tensor, k: Tensor, v: Tensor, dilation: int) -> Tensor:
-        """Heads of one dilation, one sequence: tokens of one residue are a sequence with a plain window."""
-        positions = [at for at in self.global_positions if at < q.shape[0]]
-        seen = (k[positions], v[positions])
-        found = []
-        for start in range(min(dilation, q.shape[0])):
-            rows = slice(start, None, dilation)
-            hidden = [at // dilation for at in positions if at % dilation == start]
-            found.append(joint_attention(q[rows], self._pieces(k[rows], v[rows], hidden, seen)))
-        if len(found) == 1:
-            return found[0]
-        order = torch.cat([torch.arange(start, q.shape[0], dilation, device=q.device) for start in range(len(found))])
-        return torch.cat(found).index_select(0, order.argsort())
+    def dilated(self, q: Tensor, k: Tensor, v: Tensor, dilation: int) -> Tensor:
+        """The answers of heads of one dilation; all are (batch, length, heads, dim)."""
+        raise NotImplementedError
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The answer of every query, those of global tokens still local; all are (batch, length, heads, dim)."""
+        """The answer of every query, that of global tokens still local; all are (batch, length, heads, dim)."""
         groups = {step: [head for head, d in enumerate(self.dilation) if d == step] for step in self.dilation}
         if len(groups) == 1:
-            return torch.stack(
-                [self._dilated(q_, k_, v_, self.dilation[0]) for q_, k_, v_ in zip(q, k, v, strict=True)]
-            )
+            return self.dilated(q, k, v, self.dilation[0])
+        parts = [self.dilated(q[:, :, at], k[:, :, at], v[:, :, at], step) for step, at in groups.items()]
         back = torch.tensor([head for heads in groups.values() for head in heads], device=q.device).argsort()
-        answers = []
-        for q_, k_, v_ in zip(q, k, v, strict=True):
-            parts = [self._dilated(q_[:, at], k_[:, at], v_[:, at], step) for step, at in groups.items()]
-            answers.append(torch.cat(parts, dim=1).index_select(1, back))
-        return torch.stack(answers)
+        return torch.cat(parts, dim=2).index_select(2, back)
 
 
 @register(_info(causal=True))
@@ -102,6 +76,10 @@ class CausalLongformer(_Windows, LocalMixer):
     def __init__(self, d_model: int, *, heads: int = 4, window: int = 256, dilation: int | Sequence[int] = 1) -> None:
         super().__init__(d_model, heads=heads, window=window, dilation=dilation)
         self.reach = (self.window * max(self.dilation), 0)
+
+    def dilated(self, q: Tensor, k: Tensor, v: Tensor, dilation: int) -> Tensor:
+        """The answers of heads of one dilation; all are (batch, length, heads, dim)."""
+        return local_attention(q, k, v, window=self.window + 1, causal=True, dilation=dilation)
 
 
 @register(_info(causal=False))
@@ -136,6 +114,26 @@ class Longformer(_Windows):
         self.global_positions = tuple(sorted(set(global_positions)))
         self.query_global = nn.Linear(d_model, d_model)
         self.key_value_global = nn.Linear(d_model, 2 * d_model)
+
+    def dilated(self, q: Tensor, k: Tensor, v: Tensor, dilation: int) -> Tensor:
+        """The answers of heads of one dilation; all are (batch, length, heads, dim)."""
+        return torch.stack([self._sequence(*each, dilation) for each in zip(q, k, v, strict=True)])
+
+    def _sequence(self, q: Tensor, k: Tensor, v: Tensor, dilation: int) -> Tensor:
+        """One sequence: tokens of one residue are a sequence with a plain window."""
+        positions = [at for at in self.global_positions if at < q.shape[0]]
+        seen_k, seen_v = (x[positions].transpose(0, 1)[None] for x in (k, v))
+        found = []
+        for start in range(min(dilation, q.shape[0])):
+            rows = slice(start, None, dilation)
+            hidden = [at // dilation for at in positions if at % dilation == start]
+            near = window(k[rows], v[rows], behind=self.window, ahead=self.window, hidden=hidden, size=_BLOCK)
+            spans = (Span(0, near.k.shape[0], len(positions)),)
+            found.append(joint_attention(q[rows], [near, Piece(near.order, seen_k, seen_v, spans)]))
+        if len(found) == 1:
+            return found[0]
+        order = torch.cat([torch.arange(start, q.shape[0], dilation, device=q.device) for start in range(len(found))])
+        return torch.cat(found).index_select(0, order.argsort())
 
     def _globals(self, x: Tensor, positions: list[int]) -> Tensor:
         """What the global tokens see, (batch, globals, heads, dim).
