@@ -32,7 +32,7 @@ from linocut.ops.hippo import dplr_legs
 class S4(OrderedMixer):
     """A HiPPO-LegS state space for each channel, then GELU and a linear layer with GLU.
 
-    The whole sequence at once is an FFT convolution; pieces are scanned in chunks; a step takes O(N) a channel.
+    A sequence is scanned in chunks, or convolved at once by FFT (`convolve`); a step takes O(N) a channel.
 
     Args:
         d_model: channels of a token.
@@ -65,8 +65,11 @@ class S4(OrderedMixer):
         p, b, c = (torch.view_as_complex(x.to(wide)) for x in (self.P, self.B, self.C))
         return s4.DPLR(lam, p, b, c, self.log_dt.to(wide).exp())
 
-    def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
-        """Mix the whole sequence at once, as a convolution."""
+    def convolve(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
+        """The whole sequence as one FFT convolution with the Cauchy kernel: the paper's way, equal to `forward`.
+
+        `forward` scans in chunks instead, which is the faster of the two on a CPU.
+        """
         self.check(x)
         return self._out(s4.convolve(x, s4.kernel(self.system(), x.shape[1])), x)
 
