@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 PACKAGES = ("linocut", "torch", "numpy", "opencv-python-headless", "transformers", "scikit-image")
 # Variables that change how threads wait and how memory is kept, and so the figures.
-ENVIRONMENT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
+ENVIRONMENT = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GLIBC_TUNABLES",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+)
 # Instruction sets that decide how fast matrix products are on an x86 or Arm CPU.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
 
