@@ -14,8 +14,7 @@ test: $(VENV)/.stamp-test
 	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
 
 # Ours beside independent implementations, in a group of tests with an extra of its own.
-parity: $(VENV)/.stamp-test
-	$(PIP) install --quiet --constraint constraints.txt '.[test,train,parity]'
+parity: $(VENV)/.stamp-parity
 	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/parity
 
 lint: $(VENV)/.stamp-lint
@@ -37,6 +36,10 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv $(SOURCES)
 $(VENV)/.stamp-test: $(VENV)/.stamp-venv $(SOURCES)
 	$(PIP) install --quiet --constraint constraints.txt '.[test,train]'
 	touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-parity: $(VENV)/.stamp-venv $(SOURCES)
+	$(PIP) install --quiet --constraint constraints.txt '.[test,train,parity]'
+	touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
 
 $(VENV)/.stamp-lint: $(VENV)/.stamp-test
 	$(PIP) install --quiet --constraint constraints.txt '.[lint]'

@@ -135,10 +135,22 @@ class CausalFLASH(_FLASH, OrderedMixer):
         block = state.block
         seen = block.at() - block.number()
         all_z, all_v = (torch.cat(pair, dim=1) for pair in zip(block.opened(), (z, v), strict=True))
-        q, q_far = self.turned(z, (0, 2), block.at())
-        k, k_far = self.turned(all_z, (1, 3), seen)
-        y, sums = ops.causal(ops.Tokens(q, k, q_far, k_far, all_v), state.sums, seen, chunk=self.chunk)
+        y, sums = self._attend(z, block.at(), all_z, all_v, state.sums, seen)
         return self.gated(u, y), State(sums, block.then((z, v), x.shape[1]))
+
+    def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
+        """Mix the whole sequence at once; no position is read from a state, so that it is one graph for a compiler."""
+        self.check(x)
+        u, v, z = self.project(x)
+        return self.gated(u, self._attend(z, 0, z, v, self._zeros(x.shape[0], self.size, self.width), 0)[0])
+
+    def _attend(
+        self, z: Tensor, at: int, all_z: Tensor, all_v: Tensor, sums: Tensor, seen: int
+    ) -> tuple[Tensor, Tensor]:
+        """The answers of the tokens from `at` on to those from `seen` on, and the sums of the chunks complete by then."""
+        q, q_far = self.turned(z, (0, 2), at)
+        k, k_far = self.turned(all_z, (1, 3), seen)
+        return ops.causal(ops.Tokens(q, k, q_far, k_far, all_v), sums, seen, chunk=self.chunk)
 
     def summarize(
         self,

