@@ -319,6 +319,7 @@ void forward(const GatedLinearAttention& job) {
 }  // namespace
 
 void gated_linear_attention(const GatedLinearAttention& job) {
+  if (job.batch * job.groups == 0) return;  // there is nothing to deal out
   GatedLinearAttention alone = job;
   // a decoder's step is over before a second thread has woken up
   if (job.batch * job.length * job.heads * job.dim * job.value < kWorthThreads) alone.threads = 1;

@@ -441,6 +441,7 @@ void backward(const GatedLinearAttentionGrad& grad) {
 }  // namespace
 
 void gated_linear_attention_grad(const GatedLinearAttentionGrad& job) {
+  if (job.forward.batch * job.forward.groups == 0) return;  // there is nothing to deal out
   job.forward.half ? backward<bf16>(job) : backward<float>(job);
 }
 

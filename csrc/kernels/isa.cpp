@@ -7,7 +7,8 @@ namespace linocut {
 Isa widest_isa() {
 #if defined(__x86_64__)
   const auto all = [](auto... has) { return (... && has); };
-  const bool v3 = all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi2"));
+  const bool v3 = all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi"),
+                      __builtin_cpu_supports("bmi2"));
   const bool v4 = all(v3, __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
                       __builtin_cpu_supports("avx512cd"), __builtin_cpu_supports("avx512dq"),
                       __builtin_cpu_supports("avx512vl"));

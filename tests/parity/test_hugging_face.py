@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +172,12 @@ def test_other_models_of_the_process_are_left_alone(make: Maker) -> None:
 def test_a_model_without_such_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="Linear has no layer to speed up; it takes models of transformers >= 5"):
         accelerate(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("make", [mamba, recurrent_gemma])
+def test_a_saved_model_loads_and_gives_the_same(make: Maker, tmp_path: Path) -> None:
+    _, fast = pair(make)
+    expected = fast(tokens(12)).logits
+    torch.save(fast, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    torch.testing.assert_close(loaded(tokens(12)).logits, expected, rtol=1e-4, atol=1e-4)

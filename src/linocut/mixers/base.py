@@ -5,8 +5,9 @@ What a token must know of the rest of the sequence decides which forms a mixer h
 ================ ================================= ================================= ==============================
 type             summary of a piece                pieces are joined by              forms
 ================ ================================= ================================= ==============================
-`SetMixer`       a sum, whatever the order         `merge`, commutative              parallel, chunked, tiled
-`OrderedMixer`   a map of the state                `compose`, associative            and recurrent
+`SetMixer`       a sum, whatever the order         `merge`, commutative              parallel, chunked, tiled,
+                                                                                     distributed
+`OrderedMixer`   a map of the state                `compose`, associative            the same, and recurrent
 `LocalMixer`     a halo of `reach` tokens          cutting and pasting               parallel, tiled
 `Mixer`          none that is small                not at all                        parallel
 ================ ================================= ================================= ==============================
@@ -261,8 +262,8 @@ def table(only: Iterable[str] | None = None) -> None:
 def _forms(cls: type[Mixer]) -> str:
     """The forms in which a mixer of this type can be run."""
     kinds: dict[type[Mixer], str] = {
-        SetMixer: "parallel, chunked, tiled",
-        OrderedMixer: "parallel, chunked, recurrent, tiled",
+        SetMixer: "parallel, chunked, tiled, distributed",
+        OrderedMixer: "parallel, chunked, recurrent, tiled, distributed",
         LocalMixer: "parallel, tiled with a halo",
     }
     found = [forms for kind, forms in kinds.items() if issubclass(cls, kind)]

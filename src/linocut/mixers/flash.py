@@ -147,7 +147,7 @@ class CausalFLASH(_FLASH, OrderedMixer):
     def _attend(
         self, z: Tensor, at: int, all_z: Tensor, all_v: Tensor, sums: Tensor, seen: int
     ) -> tuple[Tensor, Tensor]:
-        """The answers of the tokens from `at` on to those from `seen` on, and the sums of the chunks complete by then."""
+        """What the tokens from `at` on make of those from `seen` on, and the sums of the chunks complete by then."""
         q, q_far = self.turned(z, (0, 2), at)
         k, k_far = self.turned(all_z, (1, 3), seen)
         return ops.causal(ops.Tokens(q, k, q_far, k_far, all_v), sums, seen, chunk=self.chunk)

@@ -32,7 +32,7 @@ def accelerate(model: nn.Module) -> list[str]:
     Covers the layers of Mamba, FalconMamba, Mamba-2, RecurrentGemma (RG-LRU) and Qwen3-Next (gated delta rule), and of
     other models of Transformers that are built from the same functions. Prefill, decoding with a cache and training
     all go through the kernels; on another device than the CPU, and in float16 or float64, the same functions run in
-    PyTorch.
+    PyTorch. What is swapped is not saved with a model: call this again after loading.
 
     Args:
         model: a model whose recurrent layers come from ``transformers`` 5; its parameters are not touched.
@@ -47,7 +47,7 @@ def accelerate(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         scan = getattr(type(module), "_rnn_scan", None)
         if scan is not None and type(module).__module__.startswith("transformers."):
-            object.__setattr__(module, "_rnn_scan", MethodType(_rg_lru, module))
+            object.__setattr__(module, "_rnn_scan", MethodType(_rnn_scan, module))
             changed.append(name)
             continue
         forward = _with_kernels(type(module))
@@ -207,7 +207,7 @@ def _causal_conv1d_fn(
     return y.to(hidden_states.dtype)
 
 
-def _rg_lru(
+def _rnn_scan(
     module: nn.Module,
     hidden_states: Tensor,
     recurrent_gate: Tensor,

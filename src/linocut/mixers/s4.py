@@ -68,7 +68,7 @@ class S4(OrderedMixer):
     def convolve(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
         """The whole sequence as one FFT convolution with the Cauchy kernel: the paper's way, equal to `forward`.
 
-        `forward` scans in chunks instead, which is the faster of the two on a CPU.
+        `forward` scans in chunks instead.
         """
         self.check(x)
         return self._out(s4.convolve(x, s4.kernel(self.system(), x.shape[1])), x)
