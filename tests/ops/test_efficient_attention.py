@@ -84,3 +84,25 @@ def test_shapes_that_do_not_fit_are_named(randn: Callable[..., Tensor]) -> None:
         ops.summarize(k, v[:, :6])
     with pytest.raises(ValueError, match=r"21 features needs a summary .* got \(2, 7, 3, 21\) and \(2, 3, 5, 5\)"):
         ops.read(q, ops.summarize(v, v))
+
+
+@pytest.mark.parametrize("part", ["z", "m"])
+def test_a_summary_whose_parts_do_not_fit_is_refused(form: str, randn: Callable[..., Tensor], part: str) -> None:
+    q, k, v = arguments(randn, 7)
+    summary = ops.summarize(k, v)
+    whole = getattr(summary, part)
+    for wrong in (whole[..., :20], whole[..., :1], whole[:, :1], whole[0], whole[..., None]):
+        with pytest.raises(ValueError, match=rf"read: {part} of the summary must be \(2, 3, 21\), got \("):
+            ops.read(q, summary._replace(**{part: wrong}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_summary_may_be_of_other_dtypes(isa: str, randn: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    q, k, v = arguments(randn, 30)
+    parts = ops.summarize(k, v)
+    for part in parts._fields:
+        summary = parts._replace(**{part: getattr(parts, part).to(dtype)})
+        expected = ops.read(q.double(), ops.Summary(*(x.double() for x in summary)))
+        y = ops.read(q, summary)
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)

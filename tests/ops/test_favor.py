@@ -110,3 +110,34 @@ def test_what_does_not_fit_is_named(randn: Callable[..., Tensor]) -> None:
         ops.favor_attention(q, k, v, ops.Features(torch.ones(3, 10), "cosine"))
     with pytest.raises(ValueError, match="features and dim must be >= 1, got 0 and 3"):
         feature_maps.draw_projection(0, 3)
+
+
+@kinds
+@pytest.mark.parametrize("part", ["z", "m"])
+def test_a_summary_whose_parts_do_not_fit_is_refused(
+    form: str, randn: Callable[..., Tensor], kind: str, part: str
+) -> None:
+    q, k, v = arguments(randn, 7)
+    features = drawn(kind, torch.float32)
+    summary = ops.summarize(k, v, features)
+    whole = getattr(summary, part)
+    for wrong in (whole[..., :20], whole[..., :1], whole[:, :1], whole[0], whole[..., None]):
+        with pytest.raises(ValueError, match=rf"read: {part} of the summary must be \(2, 3, \d+\), got \("):
+            ops.read(q, summary._replace(**{part: wrong}), features)
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_summary_may_be_of_other_dtypes(
+    isa: str, randn: Callable[..., Tensor], kind: str, dtype: torch.dtype
+) -> None:
+    q, k, v = arguments(randn, 30)
+    features = drawn(kind, torch.float32)
+    parts = ops.summarize(k, v, features)
+    for part in parts._fields:
+        summary = parts._replace(**{part: getattr(parts, part).to(dtype)})
+        exact = ops.Summary(*(x.double() for x in summary))
+        expected = ops.read(q.double(), exact, drawn(kind, torch.float64))
+        y = ops.read(q, summary, features)
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)

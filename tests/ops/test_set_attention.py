@@ -129,3 +129,26 @@ def test_a_summary_of_another_shape_is_refused(randn: Callable[..., Tensor]) -> 
     q, k, v = arguments(randn, 5)
     with pytest.raises(ValueError, match=r"21 features needs a summary"):
         ops.read(q[:1], ops.summarize(k, v))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_summary_whose_parts_do_not_fit_is_refused(form: str, randn: Callable[..., Tensor], normalize: bool) -> None:
+    q, k, v = arguments(randn, 5)
+    kv, z = ops.summarize(k, v)
+    for wrong in (z[..., :20], z[:, :1], z[0], z[..., None]):
+        with pytest.raises(ValueError, match=r"read: z of the summary must be \(2, 3, 21\), got \("):
+            ops.read(q, ops.Summary(kv, wrong), normalize=normalize)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.bfloat16), (torch.float32, torch.float64)], ids=str)
+def test_a_summary_may_be_of_other_dtypes(
+    isa: str, randn: Callable[..., Tensor], dtypes: tuple[torch.dtype, torch.dtype]
+) -> None:
+    q, k, v = arguments(randn, 50)
+    parts = ops.summarize(k, v)
+    for order in (dtypes, dtypes[::-1]):
+        summary = ops.Summary(*(x.to(dtype) for x, dtype in zip(parts, order, strict=True)))
+        expected = ops.read(q.double(), ops.Summary(*(x.double() for x in summary)))
+        y = ops.read(q, summary)
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)

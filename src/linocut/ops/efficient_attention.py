@@ -64,12 +64,12 @@ def read(q: Float[Tensor, "batch length heads dim"], summary: Summary) -> Float[
     """Answer every query from a summary of at least one token; the result has the dtype of ``q``.
 
     Raises:
-        ValueError: if the queries do not fit the summary.
+        ValueError: if the queries and the parts of the summary do not fit together.
     """
-    set_attention.check_reading("read", q, summary.kv, q.shape[-1])
+    set_attention.check_reading("read", q, q.shape[-1], summary.kv, z=summary.z, m=summary.m)
     kv = summary.kv / summary.z[..., None]
-    if kernel.usable(q, kv) and kv.dtype == torch.float32:
-        y: Tensor = set_attention.read(q, kv, torch.ones_like(summary.z), None, _MAP, None, 0.0)
+    if set_attention.readable(q, kv):
+        y: Tensor = set_attention.read(q, kv, kv.new_ones(kv.shape[:3]), None, _MAP, None, 0.0)
         return y
     return torch.einsum("bnhd,bhde->bnhe", q.to(kv.dtype).softmax(dim=-1), kv).to(q.dtype)
 

@@ -27,6 +27,7 @@ Cost: O(length · features · (dim + value)) time; the state's size does not dep
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -143,22 +144,24 @@ def read(
     """Answer every query from a summary of at least one token; the result has the dtype of ``q``.
 
     Raises:
-        ValueError: if the queries do not fit the summary, or for an unknown kind of features.
+        ValueError: if the queries and the parts of the summary do not fit together, or for an unknown kind of features.
     """
     _check(features, q)
-    set_attention.check_reading("read", q, summary.kv, features.number)
+    set_attention.check_reading("read", q, features.number, summary.kv, z=summary.z, m=summary.m)
     kv, z, m = summary.kv, summary.z, summary.m.detach()
-    if _is_native(features, q) and kv.dtype == torch.float32:
+    if _is_native(features, q) and set_attention.readable(q, kv, z, m):
         rows = features.rows(torch.float32)
         y: Tensor = set_attention.read(q, kv, z, m, set_attention.MAPS["random"], rows, features.norm)
         return y
-    wide = torch.promote_types(q.dtype, kv.dtype)
+    wide = functools.reduce(torch.promote_types, (kv.dtype, z.dtype, m.dtype), q.dtype)
     if features.kind == "trigonometric":
         f = _waves(q.to(wide), features)
     else:
         u = _exponents(q.to(wide), features) + m[:, None]
         f = (u - u.detach().amax(dim=-1, keepdim=True)).exp()
-    return (torch.einsum("bnhf,bhfe->bnhe", f, kv) / torch.einsum("bnhf,bhf->bnh", f, z)[..., None]).to(q.dtype)
+    return (
+        torch.einsum("bnhf,bhfe->bnhe", f, kv.to(wide)) / torch.einsum("bnhf,bhf->bnh", f, z.to(wide))[..., None]
+    ).to(q.dtype)
 
 
 def favor_attention(

@@ -97,11 +97,11 @@ def read(
         normalize: whether to divide by φ(q)ᵀ z.
 
     Raises:
-        ValueError: if the queries do not fit the summary, or for an unknown feature map.
+        ValueError: if the queries and the parts of the summary do not fit together, or for an unknown feature map.
     """
-    set_attention.check_reading("read", q, summary.kv, q.shape[-1])
+    set_attention.check_reading("read", q, q.shape[-1], summary.kv, z=summary.z)
     phi = mapping(feature_map)
-    if kernel.usable(q, *summary) and summary.kv.dtype == torch.float32:
+    if set_attention.readable(q, *summary):
         z = summary.z if normalize else None
         y: Tensor = set_attention.read(q, summary.kv, z, None, set_attention.MAPS[feature_map], None, 0.0)
         return y

@@ -325,8 +325,8 @@ def check_tokens(name: str, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"{name}: k and v must share (batch, length, heads), got {shapes}")
 
 
-def check_reading(name: str, q: Tensor, kv: Tensor, features: int) -> None:
-    """Refuse queries that do not fit a summary.
+def check_reading(name: str, q: Tensor, features: int, kv: Tensor, **sums: Tensor) -> None:
+    """Refuse queries that do not fit a summary, and a summary whose parts, z and m by name, do not fit each other.
 
     Raises:
         ValueError: if they do not.
@@ -336,3 +336,12 @@ def check_reading(name: str, q: Tensor, kv: Tensor, features: int) -> None:
             f"{name}: q (batch, length, heads, dim) with {features} features needs a summary "
             f"(batch, heads, {features}, value), got {tuple(q.shape)} and {tuple(kv.shape)}"
         )
+    for part, x in sums.items():
+        if x.shape != kv.shape[:3]:
+            expected = tuple(kv.shape[:3])
+            raise ValueError(f"{name}: {part} of the summary must be {expected}, got {tuple(x.shape)}")
+
+
+def readable(q: Tensor, *summary: Tensor) -> bool:
+    """Whether the kernel reads such a summary: it takes all of it as float32, whatever the queries are."""
+    return kernel.usable(q, *summary) and all(x.dtype == torch.float32 for x in summary)
