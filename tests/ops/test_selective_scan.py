@@ -171,6 +171,16 @@ def test_long_sequences_keep_their_precision(isa: str, randn: Callable[..., Tens
         assert (a - e).abs().max() < 1e-5 * e.abs().max()
 
 
+@pytest.mark.parametrize("which", range(9), ids=["x", "delta", "A", "B", "C", "D", "z", "delta_bias", "state"])
+def test_one_wide_input_makes_all_the_arithmetic_wide(form: str, randn: Callable[..., Tensor], which: int) -> None:
+    exact = wide(arguments(randn, 70, 5, 3))
+    mixed = [each if i == which else each.float() for i, each in enumerate(exact)]
+    y, last = run(*mixed)
+    expected_y, expected_last = run(*wide(mixed))
+    assert torch.equal(y, expected_y.to(mixed[0].dtype))
+    assert torch.equal(last, expected_last.to(mixed[8].dtype))
+
+
 def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
     x, delta, A, B, C, D, z, bias, state = (each.mul_(0.1).requires_grad_() for each in arguments(randn, 9))
     torch.library.opcheck(ops._native, (x, delta, A, B, C, D, z, bias, state, True, True))

@@ -27,6 +27,7 @@ and works the others out again.
 # ruff: noqa: N803, N806  # A, B, C and D are the paper's letters
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -306,7 +307,8 @@ def _in_torch(
     softplus: bool,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(torch.promote_types(x.dtype, A.dtype), state.dtype)
+    present = [each for each in (delta, A, B, C, D, z, bias, state) if each is not None]
+    wide = functools.reduce(torch.promote_types, (each.dtype for each in present), x.dtype)
     delta, u = delta.to(wide), x.to(wide)
     delta = delta if bias is None else delta + bias.to(wide)
     delta = F.softplus(delta) if softplus else delta
