@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from linocut import native
 from mixers.zoo import ZOO
@@ -56,9 +57,25 @@ print(*{{line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line 
     assert len(python(code).split()) == 1
 
 
+# Whether a product may be a denormal number, and whether one counts as a factor. Nothing here is a constant that Python
+# works out as it compiles; the denormal is made of its bits, since arithmetic that makes it may be what is broken.
+DENORMALS = """
+import struct, sys, torch
+{first}
+(least,) = struct.unpack("<d", (1).to_bytes(8, "little"))
+print(sys.float_info.min * 0.5 != 0, least * 2.0**60 != 0)
+"""
+
+
 @needs_kernels
 def test_denormals_survive_loading_the_kernels() -> None:
-    assert python("import torch; from linocut import native; native.kernels(); print(5e-324 / 1 > 0)") == "True\n"
+    code = DENORMALS.format(first="from linocut import native; native.kernels().isas()")
+    assert python(code) == "True True\n"
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="torch cannot flush denormals on this processor")
+def test_denormals_that_are_flushed_are_noticed() -> None:
+    assert python(DENORMALS.format(first="torch.set_flush_denormal(True)")) == "False False\n"
 
 
 COMPILE = """
