@@ -267,12 +267,12 @@ LINOCUT_INLINE void add_columns(const Tiles& t, int rows, const float* f, float*
 void gather(const Tiles& t, const Scratch& parts, Size first, Size count, bool stable, float* kv, float* z, float* m) {
   for (int i = 0; i < t.features; ++i) {
     float top = -__builtin_inff();
-    for (Size c = 0; c < count && stable; ++c) top = max(Sums(parts.of(static_cast<int>(first + c)), t).m[i], top);
+    for (Size c = 0; c < count && stable; ++c) top = max(Sums(parts.of(first + c), t).m[i], top);
     if (m) m[i] = top;
     float total = 0;
     for (int j = 0; j < t.value; ++j) kv[i * t.value + j] = 0;
     for (Size c = 0; c < count; ++c) {
-      const Sums part(parts.of(static_cast<int>(first + c)), t);
+      const Sums part(parts.of(first + c), t);
       const float scale = !stable || part.m[i] == top ? 1.0f : exp(part.m[i] - top);
       total += scale * part.z[i];
       for (int j = 0; j < t.value; ++j) kv[i * t.value + j] += scale * part.kv[i * t.vals + j];
@@ -288,12 +288,12 @@ void summarize(const SetSummarize& job) {
   const Pieces pieces(s.length, t.rows);
   const Projection p(s, t);
   const Size sequences = s.batch * s.heads;
-  const Scratch parts(static_cast<int>(sequences * pieces.count), Sums::size(t));
+  const Scratch parts(sequences * pieces.count, Sums::size(t));
   const Scratch scratch(s.threads, static_cast<std::size_t>(t.rows) * (t.dims + t.feats + t.vals));
   parallel_for(sequences * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
     float *tile = scratch.of(thread), *f = tile + t.rows * t.dims, *copy = f + t.rows * t.feats;
-    const Sums sums(parts.of(static_cast<int>(index)), t);
+    const Sums sums(parts.of(index), t);
     sums.clear(t);
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
       map_block(s, t, p, rows, at<T>(job.k, batch, first, head), job.k.length, tile, f);
@@ -431,7 +431,7 @@ void read_grad(const SetReadGrad& grad) {
   const Pieces pieces(s.length, t.rows);
   const Projection p(s, t);
   const Size sequences = s.batch * s.heads;
-  const Scratch parts(static_cast<int>(sequences * pieces.count), Sums::size(t));
+  const Scratch parts(sequences * pieces.count, Sums::size(t));
   const Scratch scratch(s.threads, static_cast<std::size_t>(t.rows) * (t.dims + 2 * t.feats + t.vals + 2) +
                                        Summary::size(t) + static_cast<std::size_t>(t.feats) * t.vals);
   parallel_for(sequences * pieces.count, s.threads, [&](Size index, int thread) {
@@ -441,7 +441,7 @@ void read_grad(const SetReadGrad& grad) {
     float* turned = below + t.rows;
     const Summary summary(turned + t.feats * t.vals, job, t, sequence);
     transpose(t.feats, t.vals, summary.kv, t.vals, turned, t.feats);
-    const Sums sums(parts.of(static_cast<int>(index)), t);
+    const Sums sums(parts.of(index), t);
     sums.clear(t);
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
       const T* q = at<T>(job.q, batch, first, head);

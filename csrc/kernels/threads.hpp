@@ -30,18 +30,18 @@ void parallel_for(std::int64_t count, int threads, const Job& job) {
   for (std::int64_t index = 0; index < count; ++index) job(index, 0);
 }
 
-// `floats` floats for each thread, 64-byte aligned, not initialised.
+// `floats` floats for each of `count` threads, or for as many other parts of a job, 64-byte aligned, not initialised.
 class Scratch {
  public:
-  Scratch(int threads, std::size_t floats)
+  Scratch(std::ptrdiff_t count, std::size_t floats)
       : stride_((floats + 15) / 16 * 16),
-        data_(static_cast<float*>(::operator new(sizeof(float) * stride_ * static_cast<std::size_t>(threads),
+        data_(static_cast<float*>(::operator new(sizeof(float) * stride_ * static_cast<std::size_t>(count),
                                                  std::align_val_t{64}))) {}
   ~Scratch() { ::operator delete(data_, std::align_val_t{64}); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  float* of(int thread) const { return data_ + stride_ * static_cast<std::size_t>(thread); }
+  float* of(std::ptrdiff_t index) const { return data_ + stride_ * static_cast<std::size_t>(index); }
 
  private:
   std::size_t stride_;
