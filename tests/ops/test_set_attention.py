@@ -129,6 +129,10 @@ def test_a_summary_of_another_shape_is_refused(randn: Callable[..., Tensor]) -> 
     q, k, v = arguments(randn, 5)
     with pytest.raises(ValueError, match=r"21 features needs a summary"):
         ops.read(q[:1], ops.summarize(k, v))
+    kv, z = ops.summarize(k, v)
+    for wrong in (kv[..., 0], kv[..., None], kv.transpose(2, 3)):
+        with pytest.raises(ValueError, match=r"21 features needs a summary \(batch, heads, 21, value\)"):
+            ops.read(q, ops.Summary(wrong, z))
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -331,7 +331,7 @@ def check_reading(name: str, q: Tensor, features: int, kv: Tensor, **sums: Tenso
     Raises:
         ValueError: if they do not.
     """
-    if q.dim() != 4 or kv.shape[:3] != (q.shape[0], q.shape[2], features):
+    if q.dim() != 4 or kv.dim() != 4 or kv.shape[:3] != (q.shape[0], q.shape[2], features):
         raise ValueError(
             f"{name}: q (batch, length, heads, dim) with {features} features needs a summary "
             f"(batch, heads, {features}, value), got {tuple(q.shape)} and {tuple(kv.shape)}"
