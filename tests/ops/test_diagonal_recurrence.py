@@ -74,6 +74,18 @@ def test_chunks_are_the_loop(randn: Randn, length: int) -> None:
     assert_all_close(with_gradients(run_lru, inputs), with_gradients(ops.complex_reference, inputs), 1e-11)
 
 
+@pytest.mark.parametrize("length", [0, 7, 300])
+def test_chunks_of_an_empty_batch_are_empty(randn: Randn, length: int) -> None:
+    u, lam, c, skip, state = wide(arguments(randn, length))
+    y, *found = with_gradients(run, [u[:0], lam, c, skip, state[:0]])
+    assert y.shape == (0, length, 37)
+    assert not any(x.any() for x in found)
+    lam, b, state = wide(lru_arguments(randn, length))
+    h, *found = with_gradients(run_lru, [lam, b[:0], state[:0]])
+    assert h.shape == (0, length, 37)
+    assert not any(x.any() for x in found)
+
+
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 64])
 def test_one_token_without_gradients_is_the_loop(isa: str, randn: Randn, channels: int) -> None:
     for states in (1, 8, 13):

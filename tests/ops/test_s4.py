@@ -91,6 +91,15 @@ def test_chunks_are_the_recurrence(length: int) -> None:
         assert_all_close(found, expected, 1e-9)
 
 
+@pytest.mark.parametrize("length", [0, 7, 300])
+def test_an_empty_batch_has_empty_outputs(length: int) -> None:
+    u, state = torch.zeros(0, length, 3, dtype=torch.float64), torch.zeros(0, 3, 8, dtype=torch.float64)
+    system = legs(3, 8)
+    found = with_gradients(lambda u, x, *s: s4.scan(u, s4.DPLR(*s), state=x), [u, state, *system])
+    assert [x.shape for x in found] == [u.shape, state.shape, u.shape, state.shape, *(x.shape for x in system)]
+    assert not any(x.any() for x in found)
+
+
 def test_steps_are_the_recurrence() -> None:
     for system in (legs(3, 16), rough(3, 16)):
         u, x = tokens(30, 3), torch.linspace(-1, 1, 96, dtype=torch.float64).reshape(2, 3, 16)
@@ -131,3 +140,9 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         s4.scan(tokens(5, 3), legs(3, 8), state=torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match="chunk_size must be >= 1, got 0"):
         s4.scan(tokens(5, 3), legs(3, 8), chunk_size=0)
+    with pytest.raises(ValueError, match=r"u must be \(batch, 3\), got \(2, 1, 3\)"):
+        s4.step(tokens(1, 3), legs(3, 8), torch.zeros(2, 3, 8))
+    with pytest.raises(ValueError, match=r"u must be \(batch, 3\), got \(2, 1\)"):
+        s4.step(tokens(1, 1)[:, 0], legs(3, 8), torch.zeros(2, 3, 8))
+    with pytest.raises(ValueError, match=r"state must be \(2, 3, 8\), got \(1, 3, 8\)"):
+        s4.step(tokens(1, 3)[:, 0], legs(3, 8), torch.zeros(1, 3, 8))

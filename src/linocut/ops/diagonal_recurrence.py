@@ -91,7 +91,7 @@ def _through(decay: Tensor, shifts: Tensor, state: Tensor) -> tuple[Tensor, Tens
 
 def _ssm_chunks(u: Tensor, lam: Tensor, c: Tensor, state: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Chunks of `size` tokens, which divides the length: inside by a Toeplitz matrix, between them by the state."""
-    pieces = u.reshape(u.shape[0], -1, size, u.shape[2])
+    pieces = u.reshape(u.shape[0], u.shape[1] // size, size, u.shape[2])
     gates = powers(lam, size + 1)
     shifts = torch.einsum("bcjd,jdn->bcdn", pieces.to(lam.dtype), gates[:size].flip(0))
     before, last = _through(gates[size], shifts, state)
@@ -102,7 +102,7 @@ def _ssm_chunks(u: Tensor, lam: Tensor, c: Tensor, state: Tensor, size: int) -> 
 
 
 def _complex_chunks(lam: Tensor, b: Tensor, state: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    pieces = b.reshape(b.shape[0], -1, size, b.shape[2])
+    pieces = b.reshape(b.shape[0], b.shape[1] // size, size, b.shape[2])
     gates = powers(lam, size + 1)
     inside = torch.einsum("bcjd,ijd->bcid", pieces, _toeplitz(gates[:size]))
     before, last = _through(gates[size], inside[:, :, -1], state)

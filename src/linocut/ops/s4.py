@@ -198,15 +198,16 @@ def _chunks(u: Tensor, system: Discrete, state: Tensor, size: int) -> tuple[Tens
     lags = torch.arange(size, device=u.device)
     lag = lags - lags[:, None]
     toeplitz = torch.where(lag >= 0, response[:, lag.clamp(min=0)], 0)
-    batch, _, channels = u.shape
-    pieces = u.reshape(batch, -1, size, channels).permute(3, 0, 1, 2).flatten(1, 2)
-    shifts = (pieces @ reached.flip(-1).mT).reshape(channels, batch, -1, reached.shape[1])
+    batch, length, channels = u.shape
+    count = length // size
+    pieces = u.reshape(batch, count, size, channels).permute(3, 0, 1, 2).flatten(1, 2)
+    shifts = (pieces @ reached.flip(-1).mT).reshape(channels, batch, count, reached.shape[1])
     x, before = state.transpose(0, 1), []
     for shift in shifts.unbind(2):
         before.append(x)
         x = x @ whole.mT + shift
     y = pieces @ toeplitz + torch.stack(before, dim=2).flatten(1, 2) @ seen
-    return y.reshape(channels, batch, -1).permute(1, 2, 0), x.transpose(0, 1)
+    return y.reshape(channels, batch, length).permute(1, 2, 0), x.transpose(0, 1)
 
 
 def scan(
@@ -260,7 +261,15 @@ def step(
 
     Returns:
         Output and state after the token, in the dtypes of ``u`` and of the state.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
     """
+    channels, pairs = system.lam.shape
+    if u.dim() != 2 or u.shape[1] != channels:
+        raise ValueError(f"s4.step: u must be (batch, {channels}), got {tuple(u.shape)}")
+    if state.shape != (shape := (u.shape[0], channels, 2 * pairs)):
+        raise ValueError(f"s4.step: state must be {shape}, got {tuple(state.shape)}")
     lam, p, b, c, dt = (x.to(torch.promote_types(x.dtype, state.dtype)) for x in system)
     x, rate = torch.complex(*state.chunk(2, dim=-1)), (2 / dt)[:, None]
     forward = (
