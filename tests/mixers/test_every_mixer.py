@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -188,6 +189,57 @@ def test_other_shapes_are_refused(key: tuple[str, bool]) -> None:
     for x in (torch.zeros(2, 5, D_MODEL + 1, dtype=torch.float64), torch.zeros(5, D_MODEL, dtype=torch.float64)):
         with pytest.raises(ValueError, match=rf"{key[0]} takes \(batch, length, {D_MODEL}\), got "):
             mixer(x)
+
+
+def other_calls(mixer: mixers.Mixer) -> list[tuple[str, Any, Tensor]]:
+    """What a mixer is called through besides itself: the name, the call, and an input that it takes."""
+    x = tokens(5)
+    if isinstance(mixer, mixers.SetMixer):
+        summary = mixer.summarize(x)
+        return [("summarize", mixer.summarize, x), ("read", lambda x: mixer.read(x, summary), x)]
+    if isinstance(mixer, mixers.OrderedMixer):
+        state = mixer.init_state(2)
+        return [
+            ("summarize", mixer.summarize, x),
+            ("scan", lambda x: mixer.scan(x, state), x),
+            ("step", lambda x: mixer.step(x, state), x[:, 0]),
+        ]
+    return []
+
+
+@pytest.mark.parametrize("key", sorted({*of_kind(mixers.SetMixer), *of_kind(mixers.OrderedMixer)}), ids=called)
+def test_other_shapes_are_refused_by_every_method(key: tuple[str, bool]) -> None:
+    mixer = build(key)
+    for name, call, good in other_calls(mixer):
+        call(good)
+        takes = rf"\.step takes \(batch, {D_MODEL}\)" if name == "step" else rf" takes \(batch, length, {D_MODEL}\)"
+        for bad in (good[..., 1:], good[..., :1], torch.cat([good, good], dim=-1), good[0], good[:, None]):
+            with pytest.raises(ValueError, match=rf"^{key[0]}{takes}, got {re.escape(str(tuple(bad.shape)))}$"):
+                call(bad)
+
+
+@every_mixer
+@pytest.mark.parametrize("length", [0, 7, 300])
+def test_an_empty_batch_is_mixed(key: tuple[str, bool], length: int) -> None:
+    mixer = build(key, torch.float32)
+    x = torch.zeros(0, length, D_MODEL, requires_grad=True)
+    out = mixer(x)
+    assert out.shape == (0, length, D_MODEL)
+    assert out.dtype == torch.float32
+    parameters = [p for p in mixer.parameters() if p.requires_grad]
+    grad_x, *grads = torch.autograd.grad(out.sum(), [x, *parameters], allow_unused=True)
+    assert grad_x is None or grad_x.shape == x.shape
+    assert all(grad is None or not grad.any() for grad in grads)
+
+
+@every_ordered
+def test_an_empty_batch_is_stepped(key: tuple[str, bool]) -> None:
+    mixer = build(key, torch.float32)
+    with torch.no_grad():
+        state = mixer.init_state(0)
+        for _ in range(2):
+            y, state = mixer.step(torch.zeros(0, D_MODEL), state)
+            assert y.shape == (0, D_MODEL)
 
 
 @every_mixer

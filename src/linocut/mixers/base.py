@@ -78,8 +78,20 @@ class Mixer(nn.Module):
             ValueError: if the shape is another.
         """
         if x.dim() != 3 or x.shape[-1] != self.d_model:
-            name = self.info.name if hasattr(self, "info") else type(self).__name__
-            raise ValueError(f"{name} takes (batch, length, {self.d_model}), got {tuple(x.shape)}")
+            raise ValueError(f"{self._called()} takes (batch, length, {self.d_model}), got {tuple(x.shape)}")
+
+    def check_token(self, x_t: Tensor) -> None:
+        """Refuse what is not one token of each sequence, (batch, d_model).
+
+        Raises:
+            ValueError: if the shape is another.
+        """
+        if x_t.dim() != 2 or x_t.shape[-1] != self.d_model:
+            raise ValueError(f"{self._called()}.step takes (batch, {self.d_model}), got {tuple(x_t.shape)}")
+
+    def _called(self) -> str:
+        """The name in the registry, or the class's where it is not registered."""
+        return self.info.name if hasattr(self, "info") else type(self).__name__
 
 
 class SetMixer(Mixer):
@@ -135,6 +147,7 @@ class OrderedMixer(Mixer):
 
     def step(self, x_t: Float[Tensor, "batch d_model"], state: Any) -> tuple[Float[Tensor, "batch d_model"], Any]:
         """One token: its output and the state after it."""
+        self.check_token(x_t)
         y, state = self.scan(x_t[:, None], state)
         return y[:, 0], state
 

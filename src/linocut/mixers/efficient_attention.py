@@ -45,6 +45,7 @@ class EfficientAttention(SetMixer):
 
     def summarize(self, x: Float[Tensor, "batch length d_model"]) -> ops.Summary:
         """The global context vectors of a piece, as sums of exponentials."""
+        self.check(x)
         k, v = self.key_value(x).unflatten(-1, (2, self.heads, -1)).unbind(2)
         return ops.summarize(k, v)
 
@@ -56,6 +57,7 @@ class EfficientAttention(SetMixer):
         self, x: Float[Tensor, "batch length d_model"], summary: ops.Summary
     ) -> Float[Tensor, "batch length d_model"]:
         """Answer this piece's queries."""
+        self.check(x)
         q = self.query(x).unflatten(-1, (self.heads, -1))
         out: Tensor = self.out(ops.read(q, summary).flatten(2))
         return out

@@ -77,6 +77,7 @@ class FLASH(_FLASH):
         Raises:
             ValueError: if that is not where a chunk starts.
         """
+        self.check(x)
         self._check_start(start)
         _, v, z = self.project(x)
         (k_far,) = self.turned(z, (3,), start)
@@ -94,6 +95,7 @@ class FLASH(_FLASH):
         Raises:
             ValueError: if that is not where a chunk starts.
         """
+        self.check(x)
         self._check_start(start)
         u, v, z = self.project(x)
         q, k, q_far, k_far = self.turned(z, (0, 1, 2, 3), start)
@@ -131,6 +133,7 @@ class CausalFLASH(_FLASH, OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: State
     ) -> tuple[Float[Tensor, "batch length d_model"], State]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         u, v, z = self.project(x)
         block = state.block
         seen = block.at() - block.number()
@@ -158,6 +161,7 @@ class CausalFLASH(_FLASH, OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Piece:
         """The sums of a piece, its positions counted from its first token, and its last tokens."""
+        self.check(x)
         _, v, z = self.project(x)
         (k_far,) = self.turned(z, (3,))
         return Piece(ops.outer_sum(k_far, v), tail_of((z, v), self.chunk))

@@ -130,6 +130,7 @@ class DeltaNet(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: DeltaState
     ) -> tuple[Float[Tensor, "batch length d_model"], DeltaState]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         q, k, v, tail = self._convolve(self.query_key_value(x), state.tail)
         y, memory = gated_delta_rule(q, k, v, self._log_decay(x), self.beta(x).sigmoid(), state=state.memory)
         return self._finish(x, y), DeltaState(tail, memory)
@@ -138,6 +139,7 @@ class DeltaNet(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None
     ) -> DeltaSummary:
         """The map of the memory that a piece is: one run on the identity beside zeros, with 0 beside the values."""
+        self.check(x)
         known = 0 if before is None else before.shape[1]
         inner = self.query_key_value(x if before is None else torch.cat([before, x], dim=1))
         blank = self.init_state(x.shape[0])

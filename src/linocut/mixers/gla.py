@@ -74,6 +74,7 @@ class GatedLinearAttention(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Float[Tensor, "batch heads dim value"]
     ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch heads dim value"]]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         q = self.query(x).unflatten(-1, (self.heads, -1)) * (self.d_key // self.heads) ** -0.5
         y, state = channel_decay_attention(q, *self._key_side(x), state=state)
         return self.out(F.silu(self.gate(x)) * self.norm(y).flatten(2)), state
@@ -84,6 +85,7 @@ class GatedLinearAttention(OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Diagonal:
         """The piece as a map of the state: the product of its decays, and the state it makes from nothing."""
+        self.check(x)
         k, v, log_decay = self._key_side(x)
         _, shift = channel_decay_attention(torch.zeros_like(k), k, v, log_decay)
         return Diagonal(log_decay.sum(1).exp()[..., None], shift)

@@ -127,6 +127,7 @@ class Griffin(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None
     ) -> Summary:
         """The map of the state that a piece is."""
+        self.check(x)
         tail = self.init_state(x.shape[0])[0]
         if before is not None and before.shape[1]:
             tail = torch.cat([tail, self.input(before).to(tail.dtype)], dim=1)[:, before.shape[1] :]

@@ -62,6 +62,7 @@ class LinearAttention(_Projections, SetMixer):
 
     def summarize(self, x: Float[Tensor, "batch length d_model"]) -> ops.Summary:
         """Σ φ(k) vᵀ and Σ φ(k) of a piece."""
+        self.check(x)
         k, v = self.keys_and_values(x)
         return ops.summarize(k, v, feature_map=self.feature_map)
 
@@ -73,6 +74,7 @@ class LinearAttention(_Projections, SetMixer):
         self, x: Float[Tensor, "batch length d_model"], summary: ops.Summary
     ) -> Float[Tensor, "batch length d_model"]:
         """Answer this piece's queries."""
+        self.check(x)
         out: Tensor = self.out(ops.read(self.queries(x), summary, feature_map=self.feature_map).flatten(2))
         return out
 
@@ -110,6 +112,7 @@ class CausalLinearAttention(_Projections, OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: ops.Summary
     ) -> tuple[Float[Tensor, "batch length d_model"], ops.Summary]:
         """The outputs of a piece and the sums after it."""
+        self.check(x)
         k, v = self.keys_and_values(x)
         y, state = ops.causal_linear_attention(self.queries(x), k, v, feature_map=self.feature_map, state=state)
         return self.out(y.flatten(2)), state
@@ -120,6 +123,7 @@ class CausalLinearAttention(_Projections, OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> ops.Summary:
         """Σ φ(k) vᵀ and Σ φ(k) of a piece."""
+        self.check(x)
         k, v = self.keys_and_values(x)
         return ops.summarize(k, v, feature_map=self.feature_map)
 

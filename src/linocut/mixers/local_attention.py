@@ -97,6 +97,7 @@ class CausalLocalAttention(_Local, OrderedMixer, LocalMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Near
     ) -> tuple[Float[Tensor, "batch length d_model"], Near]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         q = self.query(x).unflatten(-1, (self.heads, -1))
         seen = self._joined(state, Near(*self._key_value(x)))
         return self.out(self.answer(q, *seen).flatten(2)), self._last(seen)
@@ -107,6 +108,7 @@ class CausalLocalAttention(_Local, OrderedMixer, LocalMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Near:
         """The piece's last keys and values."""
+        self.check(x)
         return self._last(Near(*self._key_value(x)))
 
     def compose(self, first: Near, second: Near) -> Near:

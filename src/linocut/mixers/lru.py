@@ -95,6 +95,7 @@ class LRU(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Complex[Tensor, "batch states"]
     ) -> tuple[Float[Tensor, "batch length d_model"], Complex[Tensor, "batch states"]]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         lam, weight, outputs = self.eigenvalues(), self._input_weight(), []
         for part in torch.split(x, PIECE, dim=1):
             h, state = complex_recurrence(lam, self._inputs(part, weight), state=state)
@@ -108,6 +109,7 @@ class LRU(OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Diagonal:
         """The piece as a map of the state: λⁿ and the state it leaves behind when it starts from zero."""
+        self.check(x)
         lam = self.eigenvalues()
         _, shift = complex_recurrence(lam, self._inputs(x, self._input_weight()))
         return Diagonal(lam ** x.shape[1], shift)

@@ -144,6 +144,7 @@ class Mamba(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: MambaState
     ) -> tuple[Float[Tensor, "batch length d_model"], MambaState]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         inner, z = self.in_proj(x).chunk(2, dim=-1)
         inner, delta, B, C, tail = self._maps(inner, state.tail)  # noqa: N806
         y, h = selective_scan(
@@ -164,6 +165,7 @@ class Mamba(OrderedMixer):
         self, x_t: Float[Tensor, "batch d_model"], state: MambaState
     ) -> tuple[Float[Tensor, "batch d_model"], MambaState]:
         """One token: its output and the state after it; in one native call where nothing is to be differentiated."""
+        self.check_token(x_t)
         done = fused.mamba_step(x_t, *state, self._for_step())
         if done is None:
             y, state = self.scan(x_t[:, None], state)
@@ -181,6 +183,7 @@ class Mamba(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None
     ) -> MambaSummary:
         """The map of the state that a piece is, from the piece and the ``d_conv - 1`` tokens before it."""
+        self.check(x)
         known = 0 if before is None else before.shape[1]
         tokens = x if before is None else torch.cat([before, x], dim=1)
         inner_half = [each[: self.d_inner] for each in self.in_proj.parameters()]

@@ -158,6 +158,7 @@ class Mamba2(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: State
     ) -> tuple[Float[Tensor, "batch length d_model"], State]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         z, inputs, dt = self._project(x)
         y, state = self._mix(inputs, dt, state)
         return self.out_proj(self.norm(y, z)), state
@@ -166,6 +167,7 @@ class Mamba2(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None
     ) -> Piece:
         """The piece as a map of the state."""
+        self.check(x)
         state = self.init_state(x.shape[0])
         if before is not None:
             state = State(self._tail(state.inputs, self._project(before)[1]), state.memory)

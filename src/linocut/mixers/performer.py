@@ -96,6 +96,7 @@ class Performer(_Performer, SetMixer):
 
     def summarize(self, x: Float[Tensor, "batch length d_model"]) -> ops.Summary:
         """Sums of the features of a piece."""
+        self.check(x)
         k, v = self._keys_values(x)
         return ops.summarize(k, v, self._features)
 
@@ -107,6 +108,7 @@ class Performer(_Performer, SetMixer):
         self, x: Float[Tensor, "batch length d_model"], summary: ops.Summary
     ) -> Float[Tensor, "batch length d_model"]:
         """Answer this piece's queries."""
+        self.check(x)
         out: Tensor = self.out(ops.read(self._queries(x), summary, self._features).flatten(2))
         return out
 
@@ -133,6 +135,7 @@ class CausalPerformer(_Performer, OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: ops.Summary
     ) -> tuple[Float[Tensor, "batch length d_model"], ops.Summary]:
         """The outputs of a piece and the sums after it."""
+        self.check(x)
         y, state = ops.causal_favor_attention(self._queries(x), *self._keys_values(x), self._features, state=state)
         return self.out(y.flatten(2)), state
 
@@ -142,6 +145,7 @@ class CausalPerformer(_Performer, OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> ops.Summary:
         """Sums of the features of a piece, under one maximum."""
+        self.check(x)
         sums = ops.summarize(*self._keys_values(x), self._features)
         m = sums.m.amax(dim=-1, keepdim=True)
         return ops.merge(sums, ops.Summary(torch.zeros_like(sums.kv), torch.zeros_like(sums.z), m))

@@ -75,6 +75,7 @@ class RetNet(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Float[Tensor, "batch heads dim value"]
     ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch heads dim value"]]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         angles = self.frequencies() * torch.arange(x.shape[1], device=x.device, dtype=torch.float64)[:, None]
         turn = torch.stack([angles.cos(), angles.sin()]).to(x.dtype)
         q = _turned(self._split(self.query(x)), turn)
@@ -100,6 +101,7 @@ class RetNet(OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Diagonal:
         """The piece as a map of the state's complex pairs: λⁿ and what it adds."""
+        self.check(x)
         zeros = self.init_state(x.shape[0])
         _, last = self.scan(x, zeros)
         gamma = (self.log_decay() * x.shape[1]).exp().to(zeros)

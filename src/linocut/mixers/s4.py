@@ -85,6 +85,7 @@ class S4(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Float[Tensor, "batch d_model d_state"]
     ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch d_model d_state"]]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         y, state = s4.scan(x, self.system(), state=state)
         return self._out(y, x), state
 
@@ -92,6 +93,7 @@ class S4(OrderedMixer):
         self, x_t: Float[Tensor, "batch d_model"], state: Float[Tensor, "batch d_model d_state"]
     ) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, "batch d_model d_state"]]:
         """One token: its output and the state after it."""
+        self.check_token(x_t)
         y, state = s4.step(x_t, self.system(), state)
         return gated_output((y + self.D * x_t)[:, None], self.out)[:, 0], state
 
@@ -101,6 +103,7 @@ class S4(OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Matrix:
         """The piece as a map of the state: Āⁿ and the state it leaves behind when it starts from zero."""
+        self.check(x)
         system = self.system()
         _, shift = s4.scan(x, system)
         power = torch.linalg.matrix_power(s4.discrete(system).gate, x.shape[1])

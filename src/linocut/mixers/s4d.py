@@ -131,6 +131,7 @@ class S4D(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: Complex[Tensor, "batch d_model pairs"]
     ) -> tuple[Float[Tensor, "batch length d_model"], Complex[Tensor, "batch d_model pairs"]]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         lam, c = self.discretized()
         outputs = []
         for part in torch.split(x, PIECE, dim=1):
@@ -144,6 +145,7 @@ class S4D(OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Diagonal:
         """The piece as a map of the state: λⁿ and the state it leaves behind when it starts from zero."""
+        self.check(x)
         lam, c = self.discretized()
         _, shift = diagonal_ssm(x, lam, c)
         return Diagonal(lam ** x.shape[1], shift)

@@ -75,6 +75,7 @@ class ShiftedMixer(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: tuple[Tensor, Any]
     ) -> tuple[Float[Tensor, "batch length d_model"], tuple[Tensor, Any]]:
         """The outputs of a piece and the state after it."""
+        self.check(x)
         last, inner = state
         y, inner = self._scan_inner(x, previous(x, last), inner)
         return y, (x[:, -1] if x.shape[1] else last, inner)
@@ -83,6 +84,7 @@ class ShiftedMixer(OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], before: Float[Tensor, "batch halo d_model"] | None = None
     ) -> ShiftedPiece:
         """The piece's last token and its map of the recurrence's state."""
+        self.check(x)
         last = x.new_zeros(x.shape[0], self.d_model) if before is None or before.shape[1] == 0 else before[:, -1]
         return ShiftedPiece(x[:, -1] if x.shape[1] else None, self._summarize_inner(x, previous(x, last)))
 

@@ -86,6 +86,7 @@ class NormAttention(_NormAttention, SetMixer):
 
     def summarize(self, x: Float[Tensor, "batch length d_model"]) -> ops.Summary:
         """Σ φ(k) vᵀ of a piece; of Σ φ(k) no use is made."""
+        self.check(x)
         _, k, v, feature_map = self._mapped(x)
         return ops.summarize(k, v, feature_map=feature_map)
 
@@ -97,6 +98,7 @@ class NormAttention(_NormAttention, SetMixer):
         self, x: Float[Tensor, "batch length d_model"], summary: ops.Summary
     ) -> Float[Tensor, "batch length d_model"]:
         """Answer this piece's queries."""
+        self.check(x)
         q, _, _, feature_map = self._mapped(x)
         return self._normalised(ops.read(q, summary, feature_map=feature_map, normalize=False))
 
@@ -114,6 +116,7 @@ class CausalNormAttention(_NormAttention, OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: ops.Summary
     ) -> tuple[Float[Tensor, "batch length d_model"], ops.Summary]:
         """The outputs of a piece and the sums after it."""
+        self.check(x)
         q, k, v, feature_map = self._mapped(x)
         y, state = ops.causal_linear_attention(q, k, v, feature_map=feature_map, normalize=False, state=state)
         return self._normalised(y), state
@@ -124,6 +127,7 @@ class CausalNormAttention(_NormAttention, OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> ops.Summary:
         """Σ φ(k) vᵀ and Σ φ(k) of a piece."""
+        self.check(x)
         _, k, v, feature_map = self._mapped(x)
         return ops.summarize(k, v, feature_map=feature_map)
 
@@ -193,6 +197,7 @@ class CausalDiagAttention(_DiagAttention, OrderedMixer):
         self, x: Float[Tensor, "batch length d_model"], state: OpenBlock
     ) -> tuple[Float[Tensor, "batch length d_model"], OpenBlock]:
         """The outputs of a piece, and what is open after it."""
+        self.check(x)
         q, k, v = self._project(x)
         keys, values = (torch.cat([old, new], dim=1) for old, new in zip(state.opened(), (k, v), strict=True))
         return self._attend(q, keys, values, causal=True), state.then((k, v), x.shape[1])
@@ -208,6 +213,7 @@ class CausalDiagAttention(_DiagAttention, OrderedMixer):
         before: Float[Tensor, "batch halo d_model"] | None = None,  # noqa: ARG002  # there is no halo
     ) -> Tail:
         """The last block's worth of keys and values, and the length."""
+        self.check(x)
         return tail_of(self._project(x)[1:], self.block)
 
     def compose(self, first: Tail, second: Tail) -> Tail:
