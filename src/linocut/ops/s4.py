@@ -35,6 +35,8 @@ from jaxtyping import Complex, Float, Float64
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from linocut.ops import quarantine
+
 _BLOCK = 2**22  # frequencies times channels times pairs that a Cauchy product holds at a time
 
 
@@ -240,13 +242,15 @@ def scan(
         state = u.new_zeros(shape, dtype=torch.promote_types(u.dtype, torch.float32))
     elif state.shape != shape:
         raise ValueError(f"s4.scan: state must be {shape}, got {tuple(state.shape)}")
-    outputs, whole = [u[:, :0]], u.shape[1] // chunk_size * chunk_size
-    matrices = discrete(system) if u.shape[1] else None
+    if u.shape[1] == 0:
+        return u, state
+    (u,), met = quarantine.isolate((u,))
+    outputs, whole, matrices = [], u.shape[1] // chunk_size * chunk_size, discrete(system)
     for piece in (u[:, :whole], u[:, whole:]):
-        if piece.shape[1] and matrices is not None:
+        if piece.shape[1]:
             y, state = _chunks(piece.to(state.dtype), matrices, state, min(chunk_size, piece.shape[1]))
             outputs.append(y.to(u.dtype))
-    return torch.cat(outputs, dim=1), state
+    return quarantine.release(torch.cat(outputs, dim=1), state, met)
 
 
 def step(
