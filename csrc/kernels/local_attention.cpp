@@ -142,15 +142,15 @@ void score(const LocalAttention& job, const Strand& strand, const Tiles& tiles, 
                  tiles.row, 1, tiles.k_turned, kKeys, tiles.scores, kKeys);
 }
 
-// What a row does not see scores minus infinity.
-LINOCUT_INLINE void hide(const Strand& strand, const Pair& pair, float* scores) {
+// Puts a value where a row does not see a key, whatever stands there.
+LINOCUT_INLINE void hide(const Strand& strand, const Pair& pair, float* tile, float instead) {
   const vf lanes = __builtin_convertvector(lane_numbers(), vf);
   for (int i = 0; i < pair.rows; ++i) {
     const float from = static_cast<float>(pair.from(strand, i)), to = static_cast<float>(pair.to(strand, i));
     for (int j = 0; j < pair.columns; j += kLanes) {
       const vf column = lanes + static_cast<float>(j);
-      const vf value = load(scores + i * kKeys + j);
-      store(scores + i * kKeys + j, ((column >= from) & (column < to)) ? value : splat(-__builtin_inff()));
+      const vf value = load(tile + i * kKeys + j);
+      store(tile + i * kKeys + j, ((column >= from) & (column < to)) ? value : splat(instead));
     }
   }
 }
@@ -175,6 +175,21 @@ LINOCUT_INLINE void weigh(const Tiles& tiles, const Pair& pair) {
   }
 }
 
+// Adds weights times rows of keys or values. Where these are not all finite, what has no weight must not reach a row.
+LINOCUT_INLINE void add_products(const Strand& strand, const Pair& pair, bool together, const float* weights,
+                                 const float* tile, int row, float* to_rows) {
+  if (together) {
+    product<true>(pair.rows, row, pair.columns, weights, kKeys, 1, tile, row, to_rows, row);
+    return;
+  }
+  for (int i = 0; i < pair.rows; ++i) {
+    const int from = pair.from(strand, i), to = pair.to(strand, i);
+    if (from >= to) continue;
+    product<true>(1, row, to - from, weights + i * kKeys + from, kKeys, 1, tile + from * row, row, to_rows + i * row,
+                  row);
+  }
+}
+
 template <class T>
 void block(const LocalAttention& job, const Strand& strand, const Tiles& tiles, ptrdiff_t query, int rows) {
   pack_queries<T>(job, strand, tiles, query, rows);
@@ -188,19 +203,10 @@ void block(const LocalAttention& job, const Strand& strand, const Tiles& tiles, 
     const Pair pair{query, key, rows, at_most(span.end - key, kKeys)};
     const bool whole = pair.is_whole(strand);
     score<T>(job, strand, tiles, pair);
-    if (!whole) hide(strand, pair, tiles.scores);
+    if (!whole) hide(strand, pair, tiles.scores, -__builtin_inff());
     weigh(tiles, pair);
-    if (whole || is_finite(tiles.v, pair.columns * tiles.row)) {
-      product<true>(rows, tiles.row, pair.columns, tiles.scores, kKeys, 1, tiles.v, tiles.row, tiles.y, tiles.row);
-      continue;
-    }
-    // a NaN must not reach those who give it no weight
-    for (int i = 0; i < rows; ++i) {
-      const int from = pair.from(strand, i), to = pair.to(strand, i);
-      if (from >= to) continue;
-      product<true>(1, tiles.row, to - from, tiles.scores + i * kKeys + from, kKeys, 1, tiles.v + from * tiles.row,
-                    tiles.row, tiles.y + i * tiles.row, tiles.row);
-    }
+    add_products(strand, pair, whole || is_finite(tiles.v, pair.columns * tiles.row), tiles.scores, tiles.v, tiles.row,
+                 tiles.y);
   }
   T* y = static_cast<T*>(job.y) + strand.query_at + query * strand.step;
   for (int i = 0; i < rows; ++i, y += strand.step) {
@@ -251,6 +257,24 @@ LINOCUT_INLINE void add_rows(const Strand& strand, const Tiles& tiles, const Pai
   }
 }
 
+// The sum over a pair's rows of weight times row, for each of its keys, in grads.sum. Apart, a NaN in a row does not
+// reach the keys that it does not see.
+LINOCUT_INLINE void sum_rows(const Strand& strand, const Tiles& tiles, const Grads& grads, const Pair& pair, bool apart,
+                             const float* weights, const float* from_rows) {
+  const int row = tiles.row;
+  if (!apart) {
+    product<false>(pair.columns, row, pair.rows, weights, 1, kKeys, from_rows, row, grads.sum, row);
+    return;
+  }
+  clear(grads.sum, pair.columns * row);
+  for (int i = 0; i < pair.rows; ++i) {
+    const int from = pair.from(strand, i), to = pair.to(strand, i);
+    if (from >= to) continue;
+    product<true>(to - from, row, 1, weights + i * kKeys + from, 1, kKeys, from_rows + i * row, row,
+                  grads.sum + from * row, row);
+  }
+}
+
 // The weights of a pair from the scores, and then the scores' gradients in their place.
 LINOCUT_INLINE void weigh_back(const Tiles& tiles, const Grads& grads, const Pair& pair) {
   const int row = tiles.row, columns = static_cast<int>(padded(static_cast<std::size_t>(pair.columns)));
@@ -284,18 +308,25 @@ void block_back(const LocalAttentionGrad& grad, const Strand& strand, const Tile
   }
   pack_queries<T>(job, strand, tiles, query, rows);
   clear(grads.q, rows * row);
+  const bool are_finite = is_finite(tiles.q, rows * row) && is_finite(tiles.y, rows * row);
   const Span span(strand, query, rows);
   for (ptrdiff_t key = span.first; key < span.end; key += kKeys) {
     const Pair pair{query, key, rows, at_most(span.end - key, kKeys)};
     score<T>(job, strand, tiles, pair);
-    if (!pair.is_whole(strand)) hide(strand, pair, tiles.scores);
+    const bool whole = pair.is_whole(strand);
+    if (!whole) hide(strand, pair, tiles.scores, -__builtin_inff());
     transpose(pair.columns, tiles.dim, tiles.v, row, grads.v_turned, kKeys);
     weigh_back(tiles, grads, pair);
-    product<false>(pair.columns, row, rows, grads.weights, 1, kKeys, tiles.y, row, grads.sum, row);
+    if (!whole) {
+      // 0 times NaN is no zero
+      hide(strand, pair, grads.weights, 0.0f);
+      hide(strand, pair, tiles.scores, 0.0f);
+    }
+    sum_rows(strand, tiles, grads, pair, !whole && !are_finite, grads.weights, tiles.y);
     add_rows(strand, tiles, pair, grads.sum, grad.grad_v);
-    product<false>(pair.columns, row, rows, tiles.scores, 1, kKeys, tiles.q, row, grads.sum, row);
+    sum_rows(strand, tiles, grads, pair, !whole && !are_finite, tiles.scores, tiles.q);
     add_rows(strand, tiles, pair, grads.sum, grad.grad_k);
-    product<true>(rows, row, pair.columns, tiles.scores, kKeys, 1, tiles.k, row, grads.q, row);
+    add_products(strand, pair, whole || is_finite(tiles.k, pair.columns * row), tiles.scores, tiles.k, row, grads.q);
   }
   T* out = static_cast<T*>(grad.grad_q) + strand.query_at + query * strand.step;
   for (int i = 0; i < rows; ++i, out += strand.step) {

@@ -133,6 +133,24 @@ def test_nan_reaches_those_who_see_it_and_no_one_else(
         assert not y[0, seen].isfinite().any()
 
 
+@pytest.mark.parametrize("setting", [(8, False, 1, 0, 0), (30, True, 1, 0, 0), (5, True, 3, 0, 0)], ids=str)
+@pytest.mark.parametrize("rank", [0, 1, 2], ids=["q", "k", "v"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nan_reaches_the_gradients_of_those_it_touches_and_no_others(
+    isa: str, randn: Callable[..., Tensor], setting: tuple[Any, ...], rank: int, value: float
+) -> None:
+    inputs = arguments(randn, 200)
+    inputs[rank][0, 100] = value
+    seen = ops.visible(200, 200, setting[0], causal=setting[1], dilation=setting[2])
+    queries = seen[:, 100] if rank else torch.arange(200) == 100
+    keys = seen[queries].any(0)
+    y, *grads = with_gradients(forms(setting)[0], inputs)
+    for found, spoilt in zip((y, *grads), (queries, queries, keys, keys), strict=True):
+        assert found[1].isfinite().all()
+        assert found[0, ~spoilt].isfinite().all()
+        assert value == value or found[0, spoilt].isnan().all()
+
+
 def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
     inputs = [x.requires_grad_() for x in arguments(randn, 9)]
     torch.library.opcheck(ops._native, (*inputs, 3, 1, True, 0.5, 0, True))
