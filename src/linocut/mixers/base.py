@@ -261,10 +261,18 @@ def table(only: Iterable[str] | None = None) -> None:
         ValueError: for an unknown name, with the near ones.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     wanted = set(names()) if only is None else {_known(name) for name in only}
-    rows = Table("name", "causal", "paper", "cost of n tokens", "state", "forms", title="linocut.mixers")
+    rows = Table(
+        Column("name", no_wrap=True, overflow="fold"),
+        "causal",
+        "paper",
+        "cost of n tokens",
+        "state",
+        "forms",
+        title="linocut.mixers",
+    )
     for cls in classes():
         info = cls.info
         if info.name in wanted:
