@@ -297,7 +297,7 @@ _NOTES = (
     "The exponent of growth is that of the time outside the operating system, which hands out fresh pages for arrays "
     "of 32 MB and more, while smaller ones reuse pages: a step between 16k and 64k that is the allocator's.",
     "With MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set (the last line tells), glibc keeps large arrays' pages "
-    "too; PyTorch's forms, which make many such arrays, gain more by it than kernels that make few.",
+    "too, for ours and the peers alike.",
     "Memory is what a step adds to the peak that its process had after a step of 512 tokens.",
     "Two threads were timed on the wall, each count in processes of its own, in turns.",
 )

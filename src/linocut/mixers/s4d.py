@@ -116,7 +116,7 @@ class S4D(OrderedMixer):
         A, C = torch.complex(real, imaginary), torch.view_as_complex(self.C.to(wide))  # noqa: N806  # the paper's
         dt = self.log_dt.to(wide).exp()[:, None]
         if self.discretization == "zoh":
-            # exp(dt A), of which torch's complex exp takes ten times as long
+            # exp(dt A) by its length and angle, which avoids torch's complex exp
             lam = torch.polar((dt * real).exp(), dt * imaginary)
             return lam, C * (lam - 1) / A
         ahead = 1 / (1 - A * dt / 2)
