@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "native": set(),
     "ops": {"native"},
     "mixers": {"ops"},
-    "metrics": set(),
+    "metrics": {"native"},
     "data": {"native"},
     "vision": {"ops", "mixers", "metrics", "data", "native"},
     "engine": {"ops", "mixers", "metrics", "data", "native", "vision"},

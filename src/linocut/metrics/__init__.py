@@ -1,5 +1,16 @@
 """Measures of segmentation: NumPy only, and nothing of the rest of Linocut, so they can be used on their own."""
 
+from linocut.metrics.confusion import ConfusionMatrix, ConfusionScores
+from linocut.metrics.contingency import Contingency, contingency
 from linocut.metrics.interaction import STANDARD_THRESHOLDS, ClickCurve, ClickScores, iou
 
-__all__ = ["STANDARD_THRESHOLDS", "ClickCurve", "ClickScores", "iou"]
+__all__ = [
+    "STANDARD_THRESHOLDS",
+    "ClickCurve",
+    "ClickScores",
+    "ConfusionMatrix",
+    "ConfusionScores",
+    "Contingency",
+    "contingency",
+    "iou",
+]
