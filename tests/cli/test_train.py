@@ -14,6 +14,7 @@ import pytest
 from cli.standins import assert_refused, run, run_script
 from linocut.cli import console
 from linocut.cli import train as command
+from linocut.engine import semantic_train
 from linocut.engine import train as engine
 
 
@@ -152,3 +153,39 @@ def test_ctrl_c_says_how_to_go_on(data: Path) -> None:
     last = "linocut: stopped; with --resume the training goes on from the last checkpoint in runs/a, if there is one"
     assert done.err.splitlines()[-1] == last
     assert "Traceback" not in done.err
+
+
+def test_the_semantic_task_has_settings_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Trainer:
+        def __init__(self, config: Any, *, resume: bool) -> None:
+            self.config, self.step = config, 0
+            asked.append((config, resume))
+
+        def run(self, report: Any) -> Path:
+            report(semantic_train.SemanticProgress(1, 2, 1e-3, 0.75, 0.5))
+            report(semantic_train.SemanticProgress(2, 2, 1e-3, 0.5, 0.75, 0.875, 0.4375))
+            return Path(self.config.out) / "weights.safetensors"
+
+    monkeypatch.setattr(semantic_train, "SemanticTrainer", Trainer)
+    given = ("--images", "2", "--side", "64", "--rates", "1,1", "--dilations", "4", "--scale", "1.5", "--mixer", "gru")
+    ran = run("train", "--task", "semantic", "--data", data, "--out", "runs/a", *given)
+    assert ran.code == 0, ran.err
+    expected = semantic_train.SemanticTrainConfig(
+        data=str(data), out="runs/a", images=2, side=64, rates=(1, 1), dilations=(4,), scale=1.5, mixer="gru"
+    )
+    assert asked == [(expected, False)]
+    assert "step 2: loss 0.500, train accuracy 0.75; val accuracy 0.8750, mIoU 0.4375" in ran.err
+
+
+def test_settings_of_another_task_are_refused(asked: list[Any], data: Path) -> None:
+    options = ("train", "--data", data, "--out", "runs/a")
+    assert_refused(run(*options, "--side", "64"), 2, "--side", "--side is not for --task prompts")
+    semantic = (*options, "--task", "semantic")
+    assert_refused(run(*semantic, "--objects", "2"), 2, "--objects is not for --task semantic")
+    assert_refused(run(*semantic, "--pack-weight", "a=2"), 2, "--pack-weight is not for --task semantic")
+    assert_refused(run(*semantic, "--rates", "3,x"), 2, "--rates", "such as 3,6,12, got '3,x'")
+    assert_refused(run(*semantic, "--rates", "0"), 2, "--rates", "got '0'")
+    assert_refused(run(*options, "--task", "clicks"), 2, "--task", "clicks")
+    assert asked == []

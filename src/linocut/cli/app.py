@@ -11,6 +11,7 @@ from linocut.cli.demo import demo
 from linocut.cli.evaluate import evaluate
 from linocut.cli.everything import everything
 from linocut.cli.segment import segment
+from linocut.cli.semantic import semantic
 from linocut.cli.train import train
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ def linocut_command(
 
 app.command()(segment)
 app.command()(everything)
+app.command()(semantic)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(demo)

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from linocut.vision.segmenter import Segmenter
+    from linocut.vision.semantic import SemanticSegmenter
 
 FAILED, WRONG_USAGE, STOPPED = 1, 2, 130
 
@@ -46,6 +48,13 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="Weights to use instead of the bundled ones (.safetensors)."),
 ]
+
+
+class Task(str, Enum):
+    """What a model is trained for."""
+
+    PROMPTS = "prompts"
+    SEMANTIC = "semantic"
 
 
 class ValueRange(NamedTuple):
@@ -239,6 +248,22 @@ def load_model(weights: Path | None) -> Segmenter:
     import linocut
 
     return linocut.load(weights)
+
+
+def load_semantic_model(weights: Path | None) -> SemanticSegmenter:
+    """The model that gives every pixel a class, from a file or the bundled one.
+
+    Raises:
+        typer.BadParameter: if the file does not exist or holds no such model.
+    """
+    if weights is not None:
+        require_file(weights, "--weights")
+    from linocut.vision.semantic import load_semantic
+
+    try:
+        return load_semantic(weights)
+    except ValueError as error:
+        raise typer.BadParameter(in_words(error), param_hint="--weights") from error
 
 
 @contextmanager

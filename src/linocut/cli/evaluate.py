@@ -1,4 +1,4 @@
-"""`linocut eval`: clicks and boxes measured against ground truth."""
+"""`linocut eval`: clicks and boxes, or classes, measured against ground truth."""
 
 from __future__ import annotations
 
@@ -10,16 +10,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linocut.cli.console import Debug, Weights, in_words, load_model, progress_bar, require_outputs, set_progress
+from linocut.cli.console import (
+    Debug,
+    Task,
+    Weights,
+    in_words,
+    load_model,
+    progress_bar,
+    require_outputs,
+    set_progress,
+)
+from linocut.cli.evaluate_classes import evaluate_classes
 
 if TYPE_CHECKING:
     from linocut.engine.evaluation import Evaluation
 
+_OF_OTHERS = {
+    Task.PROMPTS: ("pictures",),
+    Task.SEMANTIC: ("max_objects", "max_clicks", "seed", "stuff", "plot"),
+}
+
 
 def evaluate(
+    ctx: typer.Context,
     packs: Annotated[
         list[Path], typer.Argument(metavar="PACK_DIR", help="Packs: folders with manifest.csv, images and labels.")
     ],
+    task: Annotated[Task, typer.Option(help="What the weights were trained for.")] = Task.PROMPTS,
     split: Annotated[str, typer.Option(help="Which split: train, val or test.")] = "test",
     max_objects: Annotated[
         int | None,
@@ -39,25 +56,36 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw mean IoU against clicks (.png, .svg, .pdf).")
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --task semantic: write predictions, truth and errors of every image."),
+    ] = None,
     _debug: Debug = False,
 ) -> None:
-    """Measure a model by the standard protocol of interactive segmentation.
+    """Measure a model by the standard protocol of interactive segmentation, or of semantic segmentation.
 
     Clicks fall at the centre of the largest error region; NoC@90 is the mean
     number of clicks until the IoU reaches 0.90. Objects under 256 pixels are
-    left out and counted.
+    left out and counted. With --task semantic: PA, MPA, MIoU and FWIoU of the
+    whole split and IoU, recall and precision of every class.
 
     [bold]Examples[/bold]
 
     linocut eval data/coco200 --json coco200.json
 
     linocut eval data/coco200 data/dsb2018 --max-objects 200 --plot both.png
-    """
-    from linocut.engine.evaluate import evaluate as run
 
+    linocut eval --task semantic data/camvid --weights runs/street/weights.safetensors --pictures seen/
+    """
+    _require_options_of(task, ctx)
     # before the model is loaded, and before hours go into figures that could not be written
     for folder in packs:
         _require_pack(folder, split)
+    if task is Task.SEMANTIC:
+        evaluate_classes(packs, split, weights, json_path, markdown, pictures)
+        return
+    from linocut.engine.evaluate import evaluate as run
+
     require_outputs({"--json": json_path, "--markdown": markdown, "--plot": plot}, {"--weights": weights})
     if plot is not None:
         _require_plot(plot)
@@ -65,7 +93,7 @@ def evaluate(
     done: list[Evaluation] = []
     with progress_bar("objects") as bar:
         for folder in packs:
-            task = bar.add_task(folder.name, total=None)
+            row = bar.add_task(folder.name, total=None)
             result = run(
                 model,
                 folder,
@@ -74,7 +102,7 @@ def evaluate(
                 max_clicks=max_clicks,
                 seed=seed,
                 stuff=stuff,
-                progress=partial(set_progress, bar, task),
+                progress=partial(set_progress, bar, row),
             )
             done.append(result)
             # after every pack, so that a later failure costs nothing done
@@ -94,6 +122,19 @@ def _require_pack(folder: Path, split: str) -> None:
         read_pack(folder, split)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(in_words(error), param_hint="PACK_DIR") from error
+
+
+def _require_options_of(task: Task, ctx: typer.Context) -> None:
+    """Refuse an option that the task does not know.
+
+    Raises:
+        typer.BadParameter: wrong usage, exit code 2.
+    """
+    for name in _OF_OTHERS[task]:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} is not for --task {task.value}", param_hint=option)
 
 
 def _require_plot(plot: Path) -> None:

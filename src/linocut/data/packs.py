@@ -2,7 +2,8 @@
 
 A pack is a folder with ``manifest.csv`` (columns split, id, image, labels, width, height, objects, type; several label
 maps of one image are separated by ``;``), ``meta.json`` (name, kind, background, ignore) and, for panoptic packs,
-``segments.json`` (for each image id a list of segments with label, isthing and iscrowd). What an *object* is depends on
+``segments.json`` (for each image id a list of segments with label, isthing and iscrowd), for semantic packs
+``classes.json`` (names by label value). What an *object* is depends on
 the kind:
 
 ============ ====================================================================================
@@ -191,6 +192,27 @@ def read_pack(folder: str | Path, split: str) -> Pack:
         if row["split"] == split
     )
     return Pack(meta["name"], meta["kind"], split, images)
+
+
+def read_classes(folder: str | Path) -> dict[int, str]:
+    """The classes of a semantic pack: name by label value, in ascending order, without the values it ignores.
+
+    Args:
+        folder: the pack's folder; its ``classes.json`` holds ``{"classes": {"0": "sky", ...}}``.
+
+    Raises:
+        ValueError: if the folder is no pack, or the file is missing, no such object or of fewer than two classes.
+    """
+    path = Path(folder) / "classes.json"
+    ignore = _read_meta(Path(folder) / "meta.json")["ignore"]
+    named = _read_json(path, ("classes",))["classes"]
+    if not isinstance(named, dict) or not all(value.isdecimal() and isinstance(named[value], str) for value in named):
+        raise ValueError(f'{path}: classes must be an object such as {{"0": "sky"}}, got {named!r:.80}')
+    classes = {int(value): name for value, name in sorted(named.items(), key=lambda item: int(item[0]))}
+    kept = {value: name for value, name in classes.items() if value not in ignore}
+    if len(kept) < 2:
+        raise ValueError(f"{path} must name two classes or more, got {list(kept.values())}")
+    return kept
 
 
 def _size(array: NDArray[Any]) -> str:

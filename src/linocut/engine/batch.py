@@ -119,7 +119,7 @@ def plan_batch(source: str | Path, out: str | Path, settings: Mapping[str, Any])
     """
     source, out = Path(source), Path(out)
     plain = json.loads(json.dumps(dict(settings)))
-    jobs = [Job(path, name, *_outputs(out, stem)) for path, name, stem in _name_images(source, out)]
+    jobs = [Job(path, name, *_outputs(out, stem)) for path, name, stem in name_images(source, out)]
     _check_apart(jobs, out)
     done = {job.source for job in jobs if _is_done(job, plain)}
     return Plan(
@@ -184,8 +184,12 @@ def _stopped(out: Path, error: Exception, failures: Sequence[Failure]) -> Output
     )
 
 
-def _name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
-    """Every image with its name in the records and the stem of its outputs."""
+def name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
+    """Every image with its name in the records and the stem of its outputs.
+
+    Raises:
+        ValueError: if the folder has no image, or is the output folder itself.
+    """
     if not source.is_dir():
         yield source, source.name, source.stem
         return

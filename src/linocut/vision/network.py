@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from linocut.vision.prompts import Prompt, extents, to_window, transfer
 from linocut.vision.windows import Window, cut, fit, gather
 
 Size = tuple[int, int]
+NetT = TypeVar("NetT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class SegmenterNet(nn.Module):
         return FineLook(targets, look, logits, look.iou[:, 0])
 
 
-def channels_last(net: SegmenterNet) -> SegmenterNet:
+def channels_last(net: NetT) -> NetT:
     """The same network, its convolutions in the layout in which a CPU runs them fastest."""
     for parameter in net.parameters():
         if parameter.ndim == 4:

@@ -1,17 +1,18 @@
-"""Reading and writing the segmenter's weights: fp16 safetensors with the configuration in the header."""
+"""Reading and writing weights: fp16 safetensors with the configuration in the header."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from linocut.data.files import write_atomic
 from linocut.vision.encoder import EncoderConfig
@@ -21,10 +22,11 @@ from linocut.vision.segmenter import Segmenter
 
 BUNDLED = "linocut-base.safetensors"
 _FORMAT = "linocut-segmenter-1"
+NetT = TypeVar("NetT", bound=nn.Module)
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], config: EncoderConfig) -> None:
-    """Write weights as fp16, whole or not at all.
+    """Write the segmenter's weights as fp16, whole or not at all.
 
     Args:
         path: the file to write; missing folders are made.
@@ -34,10 +36,7 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], config: Encode
     Raises:
         OSError: if the file cannot be written.
     """
-    half = {name: value.detach().to(torch.float16).contiguous() for name, value in weights.items()}
-    header = {"format": _FORMAT, "config": json.dumps(asdict(config))}
-    # not safetensors' save_file: its files can be read by nobody else
-    write_atomic(path, save(half, metadata=header))
+    write_weights(path, weights, _FORMAT, asdict(config))
 
 
 def load_net(path: str | Path) -> SegmenterNet:
@@ -46,6 +45,38 @@ def load_net(path: str | Path) -> SegmenterNet:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a file of Linocut weights, or is damaged.
+    """
+    return read_weights(path, _FORMAT, lambda config: SegmenterNet(EncoderConfig(**config)))
+
+
+def write_weights(path: str | Path, weights: Mapping[str, Tensor], kind: str, config: Mapping[str, Any]) -> None:
+    """Write a network's weights as fp16 safetensors, whole or not at all.
+
+    Args:
+        path: the file to write; missing folders are made.
+        weights: the state, by name.
+        kind: what the network is for; read again by :func:`read_weights`.
+        config: what it was built with, as JSON can hold it.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    half = {name: value.detach().to(torch.float16).contiguous() for name, value in weights.items()}
+    # not safetensors' save_file: its files can be read by nobody else
+    write_atomic(path, save(half, metadata={"format": kind, "config": json.dumps(config)}))
+
+
+def read_weights(path: str | Path, kind: str, build: Callable[[dict[str, Any]], NetT]) -> NetT:
+    """Read what :func:`write_weights` wrote, into a network in float32.
+
+    Args:
+        path: the file.
+        kind: what the network must be for.
+        build: makes the network from the configuration in the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file of this kind, or is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,10 +87,10 @@ def load_net(path: str | Path) -> SegmenterNet:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"{path} does not hold Linocut weights (format {header.get('format')!r}, wanted {_FORMAT!r})")
+    if header.get("format") != kind:
+        raise ValueError(f"{path} does not hold Linocut weights (format {header.get('format')!r}, wanted {kind!r})")
     try:
-        net = SegmenterNet(EncoderConfig(**json.loads(header["config"])))
+        net = build(json.loads(header["config"]))
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: the weights do not fit the network they describe: {error}") from error
@@ -91,6 +122,6 @@ def load(weights: str | Path | None = None, *, dtype: Dtype = "auto") -> Segment
     return Segmenter(load_net(bundled_path() if weights is None else weights), dtype=dtype)
 
 
-def bundled_path() -> Path:
-    """The weights that ship with the package."""
-    return Path(str(resources.files("linocut") / "weights" / BUNDLED))
+def bundled_path(name: str = BUNDLED) -> Path:
+    """Weights that ship with the package, the segmenter's unless another file is named."""
+    return Path(str(resources.files("linocut") / "weights" / name))
