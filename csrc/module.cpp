@@ -1,17 +1,22 @@
-// The Python face of the native core. Arrays are checked in Python, by the callers in src/linocut/data; here they are
-// only taken as they are. Every kernel runs without the GIL.
+// The Python face of the native core. Arrays are checked in Python, by the callers in src/linocut/data and
+// src/linocut/metrics; here they are only taken as they are. Every kernel runs without the GIL.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "counting.hpp"
+#include "kernels/bind_isa.hpp"
 #include "rle.hpp"
 
 namespace nb = nanobind;
@@ -19,7 +24,7 @@ namespace nb = nanobind;
 namespace {
 
 // Raised by one whenever a function's arguments or meaning change; src/linocut/native.py holds the same number.
-constexpr int kInterface = 1;
+constexpr int kInterface = 2;
 
 template <class T, class Shape>
 using Input = nb::ndarray<const T, Shape, nb::c_contig, nb::device::cpu>;
@@ -79,13 +84,55 @@ Output<std::int64_t, Line> string_to_counts(std::string_view text) {
   return give_line(counts);
 }
 
+// A flat map of any integer type.
+using Map = nb::ndarray<nb::ro, Line, nb::c_contig, nb::device::cpu>;
+
+linocut::Labels labels_of(const Map& map) {
+  return {map.data(), static_cast<unsigned>(map.itemsize()),
+          map.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Int)};
+}
+
+std::tuple<Output<std::int64_t, Table>, std::size_t> count_classes(Map prediction, Map target, unsigned classes,
+                                                                   std::vector<std::uint64_t> ignored) {
+  const std::size_t cells = std::size_t{classes} * classes;
+  std::unique_ptr<std::int64_t[]> table;
+  std::size_t outside;
+  {
+    nb::gil_scoped_release release;
+    table.reset(new std::int64_t[cells]());
+    outside = linocut::count_classes(labels_of(prediction), labels_of(target), target.shape(0), classes, ignored,
+                                     table.get());
+  }
+  return {give<std::int64_t, Table>(std::move(table), {classes, classes}), outside};
+}
+
+Output<std::int64_t, Table> count_pairs(Map prediction, Map target) {
+  std::unique_ptr<std::int64_t[]> columns;
+  std::size_t n;
+  {
+    nb::gil_scoped_release release;
+    const auto pairs = linocut::count_pairs(labels_of(prediction), labels_of(target), target.shape(0));
+    n = pairs.size();
+    columns.reset(new std::int64_t[3 * n]);
+    for (std::size_t i = 0; i < n; ++i) {
+      columns[i] = pairs[i].target;
+      columns[n + i] = pairs[i].prediction;
+      columns[2 * n + i] = pairs[i].count;
+    }
+  }
+  return give<std::int64_t, Table>(std::move(columns), {3, n});
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.doc() = "Kernels of Linocut. Use the functions of linocut.data, which check what they are given.";
+  m.doc() = "Kernels of Linocut. Use the functions of linocut.data and linocut.metrics, which check what they are given.";
   m.attr("interface") = kInterface;
+  linocut::bind_isa(m);
   m.def("mask_to_counts", &mask_to_counts);
   m.def("counts_to_mask", &counts_to_mask);
   m.def("counts_to_string", &counts_to_string);
   m.def("string_to_counts", &string_to_counts);
+  m.def("count_classes", &count_classes);
+  m.def("count_pairs", &count_pairs);
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, cast, runtime_checkable
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 __all__ = ["Core", "core", "kernels"]
 
 # The same numbers as kInterface in csrc/module.cpp and csrc/kernels/module.cpp
-_INTERFACES = {"linocut._native": 1, "linocut._kernels": 1}
+_INTERFACES = {"linocut._native": 2, "linocut._kernels": 1}
 _VARIABLE = "LINOCUT_NATIVE"
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +41,18 @@ class Core(Protocol):
     """
 
     interface: int
+
+    def isas(self) -> list[str]:
+        """Instruction sets that this machine runs, narrowest first."""
+        ...
+
+    def isa(self) -> str:
+        """The instruction set in use: the widest, unless another was chosen."""
+        ...
+
+    def use_isa(self, name: str, /) -> None:
+        """Use another instruction set, for tests and comparisons; ValueError if this machine does not run it."""
+        ...
 
     def mask_to_counts(self, mask: UInt8[NDArray[np.uint8], "h w"], /) -> Int64[NDArray[np.int64], " runs"]:
         """List the column-major runs of a mask of 0 and 1, background first."""
@@ -57,6 +70,19 @@ class Core(Protocol):
 
     def string_to_counts(self, text: str, /) -> Int64[NDArray[np.int64], " runs"]:
         """Read COCO's compressed string; ValueError if it is not one."""
+        ...
+
+    def count_classes(
+        self, prediction: NDArray[Any], target: NDArray[Any], num_classes: int, ignored: Sequence[int], /
+    ) -> tuple[Int64[NDArray[np.int64], "num_classes num_classes"], int]:
+        """Count pairs of up to 254 classes in flat maps of integers, and how many are none (the table lacks these).
+
+        Ignored values of the target come modulo 2⁶⁴ and fit into its type.
+        """
+        ...
+
+    def count_pairs(self, prediction: NDArray[Any], target: NDArray[Any], /) -> Int64[NDArray[np.int64], "three pairs"]:
+        """List the pairs of labels of two flat maps of integers, never empty: target, prediction, count; ordered."""
         ...
 
 

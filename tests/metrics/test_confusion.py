@@ -21,9 +21,9 @@ from linocut.metrics.confusion import DENSE_CLASSES
 
 DTYPES = [np.bool_, *(np.dtype(f"{sign}int{bits}").type for sign in ("", "u") for bits in (8, 16, 32, 64))]
 # what is kept as a table of bytes, as a table, and as a list
-SIZES = [2, 3, 150, 255, 256, DENSE_CLASSES, DENSE_CLASSES + 1, 65_535]
+SIZES = [2, 3, 150, 254, 255, 256, 257, DENSE_CLASSES, DENSE_CLASSES + 1, 65_535]
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def brute_force(prediction: NDArray[Any], target: NDArray[Any], ignore: tuple[int, ...] = ()) -> dict[Any, int]:
@@ -128,6 +128,20 @@ class TestCounts:
         n = min(prediction.size, target.size)
         prediction, target = prediction[:n].astype(np.uint8), target[:n].astype(np.uint8)
         assert counted(filled(prediction, target, 20)) == brute_force(prediction, target)
+
+    @pytest.mark.parametrize("num_classes", [2, 4, 20])
+    @pytest.mark.parametrize("ignore", [(), (255,), (1,), (3, 255), (254,)])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+    def test_few_labels_and_ignored_ones_among_them(
+        self, num_classes: int, ignore: tuple[int, ...], dtype: Any
+    ) -> None:
+        rng = np.random.default_rng(9)
+        held = np.array([0, 1, *([2, 3] if num_classes > 2 else []), *ignore], dtype)
+        target = rng.choice(held, 20_000)
+        prediction = rng.integers(0, min(num_classes, 4), target.size).astype(dtype)
+        wild = np.isin(target, ignore)
+        prediction[wild] = rng.integers(0, 256, np.count_nonzero(wild)).astype(dtype)
+        assert counted(filled(prediction, target, num_classes, ignore)) == brute_force(prediction, target, ignore)
 
     def test_more_of_one_pair_than_a_small_counter_holds(self) -> None:
         ones = np.ones(300_000, np.uint8)

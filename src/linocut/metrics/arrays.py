@@ -14,12 +14,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_array", "as_labels", "chunks", "labels_of_scores", "same_shape"]
+__all__ = ["as_array", "as_labels", "bits", "chunks", "labels_of_scores", "same_shape"]
 
 Labels = NDArray[Any]  # bool or any integer dtype
 
-# Labels that a buffer holds: two buffers of the widest labels fit into a second-level cache
-_BUFFER = 1 << 15
+# Labels that a buffer holds: two buffers of the widest labels just fit into a second-level cache
+_BUFFER = 1 << 16
 
 
 def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -70,6 +70,16 @@ def _hint(labels: NDArray[Any]) -> str:
     if labels.dtype.kind != "f":
         return ""
     return "; compare probabilities with a threshold, or convert whole numbers with .astype(int)"
+
+
+def bits(labels: Labels) -> Labels:
+    """The same memory as integers: bools become bytes.
+
+    Example:
+        >>> bits(np.array([True, False])).tolist()
+        [1, 0]
+    """
+    return labels.view(np.uint8) if labels.dtype.kind == "b" else labels
 
 
 def same_shape(prediction: NDArray[Any], target: NDArray[Any]) -> None:

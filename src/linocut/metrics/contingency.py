@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import ArrayLike, NDArray
 
-from linocut.metrics.arrays import Labels, as_labels, chunks, same_shape
+from linocut import native
+from linocut.metrics.arrays import Labels, as_labels, bits, chunks, same_shape
 
 __all__ = ["Contingency", "contingency", "count_pairs", "merged"]
 
@@ -25,7 +26,6 @@ Counts = Int64[NDArray[np.int64], " pairs"]
 
 # A table of so many pairs is counted directly; of more, only if there are as many pixels.
 _DENSE_PAIRS = 1 << 16
-_MOST = (1 << 63) - 1
 
 
 class Contingency(NamedTuple):
@@ -63,20 +63,24 @@ def contingency(prediction: ArrayLike, target: ArrayLike) -> Contingency:
     """
     predicted, true = as_labels(prediction, "prediction"), as_labels(target, "target")
     same_shape(predicted, true)
+    for name, labels in (("prediction", predicted), ("target", true)):
+        if labels.dtype.itemsize == 8 and labels.dtype.kind == "u" and int(labels.max()) >= 1 << 63:
+            raise ValueError(f"{name} must hold labels below 2**63, got {labels.max()}")
     return count_pairs(predicted, true)
 
 
 def count_pairs(prediction: Labels, target: Labels) -> Contingency:
-    """`contingency` of two arrays that have been checked: labels of one shape, at least one.
-
-    Raises:
-        ValueError: if a label is not below 2⁶³.
+    """`contingency` of two arrays that have been checked: labels of one shape, at least one, all below 2⁶³.
 
     Example:
         >>> count_pairs(np.array([3, 3]), np.array([-1, -1])).counts.tolist()
         [2]
     """
-    return merged([_reference_pairs(*pair) for pair in chunks(prediction, target)])
+    core = native.core()
+    if core is None:
+        return merged([_reference_pairs(*pair) for pair in chunks(prediction, target)])
+    parts = [core.count_pairs(bits(p), bits(t)).view(np.int64) for p, t in chunks(prediction, target)]
+    return merged([Contingency(*part) for part in parts])
 
 
 def merged(parts: list[Contingency]) -> Contingency:
@@ -105,7 +109,7 @@ def merged(parts: list[Contingency]) -> Contingency:
 
 
 def _reference_pairs(prediction: Labels, target: Labels) -> Contingency:
-    (low_p, high_p), (low_t, high_t) = _range(prediction, "prediction"), _range(target, "target")
+    low_p, high_p, low_t, high_t = (int(end) for labels in (prediction, target) for end in (labels.min(), labels.max()))
     wide, high = high_p - low_p + 1, high_t - low_t + 1
     if wide * high <= max(_DENSE_PAIRS, target.size):
         codes = (target.astype(np.int64) - low_t) * wide
@@ -120,10 +124,3 @@ def _reference_pairs(prediction: Labels, target: Labels) -> Contingency:
     return Contingency(
         of_target[first].astype(np.int64), of_prediction[second].astype(np.int64), counts.astype(np.int64)
     )
-
-
-def _range(labels: Labels, name: str) -> tuple[int, int]:
-    low, high = int(labels.min()), int(labels.max())
-    if high > _MOST:
-        raise ValueError(f"{name} must hold labels below 2**63, got {high}")
-    return low, high

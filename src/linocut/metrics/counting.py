@@ -6,13 +6,16 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from linocut.metrics.arrays import Labels, chunks
+from linocut import native
+from linocut.metrics.arrays import Labels, bits, chunks
 from linocut.metrics.contingency import Contingency, count_pairs
 
 __all__ = ["TABLE_CLASSES", "count_list", "count_table"]
 
-# So many classes fit beside one value for all others into a byte.
-TABLE_CLASSES = 255
+# The native core counts bytes, and needs two values for what is no class: kMostByteClasses in csrc/counting.hpp.
+TABLE_CLASSES = 254
+# Pixels that the NumPy form takes at a time, each of them 8 bytes there.
+_STRIP = 1 << 20
 
 Square = Int64[NDArray[np.int64], "num_classes num_classes"]
 
@@ -36,30 +39,39 @@ def count_table(prediction: Labels, target: Labels, num_classes: int, ignore: tu
         >>> count_table(np.array([0, 1, 1]), np.array([0, 0, 9]), 2, (9,)).tolist()
         [[1, 1], [0, 0]]
     """
-    table = np.zeros(num_classes * num_classes, np.int64)
+    core = native.core()
+    table = None if core is None else _native_table(core, prediction, target, num_classes, ignore)
+    return _reference_table(prediction, target, num_classes, ignore) if table is None else table
+
+
+def _native_table(
+    core: native.Core, prediction: Labels, target: Labels, num_classes: int, ignore: tuple[int, ...]
+) -> Square | None:
+    """The counts, or None if a label is no class, about which the reference has more to say."""
+    ignored = [value % 2**64 for value in ignore if _holds(target, value)]
+    total = np.zeros((num_classes, num_classes), np.int64)
+    for predicted, true in chunks(prediction, target):
+        table, outside = core.count_classes(bits(predicted), bits(true), num_classes, ignored)
+        if outside:
+            return None
+        total += table.view(np.int64)
+    return total
+
+
+def _reference_table(prediction: Labels, target: Labels, num_classes: int, ignore: tuple[int, ...]) -> Square:
+    total = np.zeros(num_classes * num_classes, np.int64)
     for predicted, true in chunks(prediction, target):
         for start in range(0, true.size, _STRIP):
-            strip = slice(start, start + _STRIP)
-            if not _add(table, predicted[strip], true[strip], num_classes, ignore):
+            p, t = predicted[start : start + _STRIP], true[start : start + _STRIP]
+            keep = _kept(t, ignore)
+            if not keep.all():
+                p, t = p[keep], t[keep]
+            if _outside(p, num_classes).any() or _outside(t, num_classes).any():
                 _refuse(prediction, target, num_classes, ignore)
-    return table.reshape(num_classes, num_classes)
-
-
-_STRIP = 1 << 20
-
-
-def _add(
-    table: NDArray[np.int64], prediction: Labels, target: Labels, num_classes: int, ignore: tuple[int, ...]
-) -> bool:
-    keep = _kept(target, ignore)
-    if not keep.all():
-        prediction, target = prediction[keep], target[keep]
-    if _outside(prediction, num_classes).any() or _outside(target, num_classes).any():
-        return False
-    codes = target.astype(np.intp) * num_classes
-    codes += prediction.astype(np.intp)
-    table += np.bincount(codes, minlength=table.size)
-    return True
+            codes = t.astype(np.intp) * num_classes
+            codes += p.astype(np.intp)
+            total += np.bincount(codes, minlength=total.size)
+    return total.reshape(num_classes, num_classes)
 
 
 def count_list(prediction: Labels, target: Labels, num_classes: int, ignore: tuple[int, ...]) -> Contingency:
