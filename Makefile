@@ -56,4 +56,5 @@ sanitize: $(VENV)/.stamp-test
 	mkdir -p build/sanitized && cp -r src/linocut build/sanitized/ && cp build/sanitize/*.so build/sanitized/linocut/
 	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
-	  OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/ops tests/data/test_rle.py -m 'not slow'
+	  OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/ops tests/data/test_rle.py \
+	  tests/metrics/test_confusion.py tests/metrics/test_contingency.py -m 'not slow'

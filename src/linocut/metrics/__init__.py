@@ -1,4 +1,4 @@
-"""Measures of segmentation: NumPy only, and nothing of the rest of Linocut, so they can be used on their own."""
+"""Measures of segmentation: NumPy and the native core, and nothing else of Linocut, so they serve on their own."""
 
 from linocut.metrics.confusion import ConfusionMatrix, ConfusionScores
 from linocut.metrics.contingency import Contingency, contingency
