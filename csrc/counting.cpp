@@ -43,7 +43,7 @@ class ByteTable {
   }
 
   void add(const std::uint8_t* prediction, const std::uint8_t* target, std::size_t n) {
-    LINOCUT_CALL(count_bytes, BytePairs{prediction, target, n, skip_, tables_.data(), few_.data()});
+    LINOCUT_CALL(count_bytes, BytePairs{prediction, target, n, skip_, tables_.data(), few_.data(), &try_few_});
     since_ += n;
   }
 
@@ -78,6 +78,7 @@ class ByteTable {
   unsigned classes_, rows_, columns_;
   int skip_ = -1;
   std::size_t since_ = 0;
+  bool try_few_ = true;
   std::array<bool, 256> ignored_{};
   std::array<std::uint64_t, kFew * kFew> few_{};
   std::vector<std::uint32_t> tables_;
@@ -204,6 +205,21 @@ std::vector<PairCount> count_in_table(const Labels& prediction, const Labels& ta
   return pairs;
 }
 
+std::vector<PairCount> count_bytes_of(const Labels& prediction, const Labels& target, std::size_t n) {
+  ByteTable counts(prediction, target, 256, {});
+  std::vector<std::int64_t> table(kBytePairs);
+  for (std::size_t i = 0; i < n; i += kPass) {
+    counts.add(static_cast<const std::uint8_t*>(at(prediction, i)), static_cast<const std::uint8_t*>(at(target, i)),
+               std::min(kPass, n - i));
+    counts.collect(table.data());
+  }
+  std::vector<PairCount> pairs;
+  for (std::int64_t pair = 0; pair < std::int64_t{kBytePairs}; ++pair) {
+    if (table[pair] != 0) pairs.push_back({pair / 256, pair % 256, table[pair]});
+  }
+  return pairs;
+}
+
 }  // namespace
 
 std::size_t count_classes(Labels prediction, Labels target, std::size_t n, unsigned classes,
@@ -229,6 +245,7 @@ std::size_t count_classes(Labels prediction, Labels target, std::size_t n, unsig
 }
 
 std::vector<PairCount> count_pairs(Labels prediction, Labels target, std::size_t n) {
+  if (is_byte(prediction) && is_byte(target)) return count_bytes_of(prediction, target, n);
   const Bounds columns = bounds(prediction, n), rows = bounds(target, n);
   const std::uint64_t most = std::min(std::max(kSmallTable, n), kLargeTable);
   // the quotient instead of the product, which could overflow

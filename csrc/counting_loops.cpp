@@ -48,39 +48,33 @@ LINOCUT_INLINE vb add_equal(vb acc, vb a, vb b) {
 #endif
 }
 
-// Whether all labels of a block are below kFew where the target is not skipped.
-LINOCUT_INLINE bool has_few(const std::uint8_t* prediction, const std::uint8_t* target, int skip) {
-  const vb skipped = splat_byte(static_cast<std::uint8_t>(skip)), always = splat_byte(skip < 0 ? 255 : 0);
-  vb labels = {};
-  for (std::size_t i = 0; i < kBlock; i += kWide) {
-    const vb t = load_bytes(target + i);
-    labels |= (load_bytes(prediction + i) | t) & (always | (vb)(t != skipped));
-  }
-  return is_zero(labels & splat_byte(static_cast<std::uint8_t>(~(kFew - 1))));
-}
-
-// A block of which that is true. Without a value to skip, kOtherByte is none of its labels.
-LINOCUT_INLINE void count_few(const std::uint8_t* prediction, const std::uint8_t* target, int skip, std::uint64_t* few) {
+// Counts a block if all its labels are below kFew where the target is not skipped, and says whether they are; if not,
+// nothing is counted. Without a value to skip, one is taken that none of the labels counted here has.
+LINOCUT_INLINE bool count_few(const std::uint8_t* prediction, const std::uint8_t* target, int skip, std::uint64_t* few) {
+  const vb skipped = splat_byte(static_cast<std::uint8_t>(skip)), may_skip = splat_byte(skip < 0 ? 0 : 255);
   constexpr std::size_t kPart = 128 * kWide;  // a byte counts to 255
-  const vb skipped = splat_byte(skip < 0 ? kOtherByte : static_cast<std::uint8_t>(skip));
+  std::uint32_t counts[kFew * kFew] = {};
   for (std::size_t from = 0; from < kBlock; from += kPart) {
-    vb acc[kFew * kFew] = {};
+    vb acc[kFew * kFew] = {}, beyond = {};
     for (std::size_t i = from; i < from + kPart && i < kBlock; i += kWide) {
-      const vb t = load_bytes(target + i), twice = t + t;
-      const vb code = load_bytes(prediction + i) | (twice + twice) | (vb)(t == skipped);
+      const vb t = load_bytes(target + i), p = load_bytes(prediction + i), twice = t + t;
+      const vb is_skipped = (vb)(t == skipped) & may_skip;
+      beyond |= (p | t) & ~is_skipped;
+      const vb code = p | (twice + twice) | is_skipped;
 #pragma GCC unroll 16
       for (unsigned k = 0; k < kFew * kFew; ++k) {
         acc[k] = add_equal(acc[k], code, splat_byte(static_cast<std::uint8_t>(k)));
       }
     }
+    if (!is_zero(beyond & splat_byte(static_cast<std::uint8_t>(~(kFew - 1))))) return false;
     for (unsigned k = 0; k < kFew * kFew; ++k) {
-      std::uint8_t counts[kWide];
-      __builtin_memcpy(counts, &acc[k], sizeof counts);
-      std::uint32_t sum = 0;
-      for (const std::uint8_t count : counts) sum += count;
-      few[k] += sum;
+      std::uint8_t bytes[kWide];
+      __builtin_memcpy(bytes, &acc[k], sizeof bytes);
+      for (const std::uint8_t byte : bytes) counts[k] += byte;
     }
   }
+  for (unsigned k = 0; k < kFew * kFew; ++k) few[k] += counts[k];
+  return true;
 }
 
 // Pixels in turns to two tables, so that equal neighbours do not wait for each other.
@@ -105,12 +99,13 @@ LINOCUT_INLINE bool is_constant(const std::uint8_t* prediction, const std::uint8
 void count_bytes(const BytePairs& job) {
   std::size_t i = 0;
   while (i + kStep <= job.n) {
-    if (i + kBlock <= job.n && has_few(job.prediction + i, job.target + i, job.skip)) {
-      count_few(job.prediction + i, job.target + i, job.skip, job.few);
-      i += kBlock;
+    const std::size_t end = i + kBlock <= job.n ? i + kBlock : job.n / kStep * kStep;
+    if (end - i == kBlock && *job.try_few && count_few(job.prediction + i, job.target + i, job.skip, job.few)) {
+      i = end;
       continue;
     }
-    const std::size_t end = i + kBlock <= job.n ? i + kBlock : job.n / kStep * kStep;
+    // In a map of many classes the blocks of few ones are counted as runs just as well.
+    *job.try_few = *job.try_few && end - i < kBlock;
     for (; i < end; i += kStep) {
       const std::uint8_t* p = job.prediction + i;
       const std::uint8_t* t = job.target + i;

@@ -15,6 +15,7 @@ constexpr unsigned kFew = 4;  // labels below this are counted by comparing, six
 
 // Pairs of bytes. The pixel (target t, prediction p) counts in cell 256 t + p of one of the two tables, or, where both
 // are below kFew, perhaps in cell kFew t + p of few. Pixels with t == skip may be left out; skip < 0 skips none.
+// try_few goes from piece to piece of a map: whether all labels so far were below kFew.
 struct BytePairs {
   const std::uint8_t* prediction;
   const std::uint8_t* target;
@@ -22,6 +23,7 @@ struct BytePairs {
   int skip;
   std::uint32_t* tables;
   std::uint64_t* few;
+  bool* try_few;
 };
 
 // Labels of an unsigned type to bytes: ignored values to kIgnoredByte, others from limit on to kOtherByte.
