@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from linocut import native
+
 
 def with_gradients(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
     """The outputs of a function of tensors, then the gradients of a fixed curved function of them all, as float64."""
@@ -30,3 +32,17 @@ def assert_all_close(actual: Sequence[Tensor], expected: Sequence[Tensor], toler
         torch.testing.assert_close(
             a.to(wide), e.to(wide), rtol=0, atol=tolerance * scale, msg=lambda text, rank=rank: f"[{rank}] {text}"
         )
+
+
+def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """The same function of the same numbers in another layout or on other threads.
+
+    A kernel adds up in one order whatever they are, so that it gives the same bits. PyTorch chooses the order of its
+    sums by them; without the kernels, where its forms answer, results are the same up to that rounding.
+    """
+    if native.kernels() is None:
+        for a, e in zip(actual, expected, strict=True):
+            assert_all_close([a], [e], max(2e-6, torch.finfo(e.dtype).eps))
+        return
+    for rank, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        assert torch.equal(a, e), f"[{rank}] differs by {(a - e).abs().max().item():.1e}"

@@ -173,8 +173,9 @@ def test_inputs_need_not_be_contiguous(key: tuple[str, bool]) -> None:
 
 
 @every_mixer
-def test_nan_propagates(key: tuple[str, bool]) -> None:
-    mixer, x = build(key, torch.float32), tokens(LENGTH, torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["kernel", "reference"])
+def test_nan_propagates(key: tuple[str, bool], dtype: torch.dtype) -> None:
+    mixer, x = build(key, dtype), tokens(LENGTH, dtype)
     x[0, 20, 3] = torch.nan
     out = mixer(x)
     assert out[0, 20].isnan().any()

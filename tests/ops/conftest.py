@@ -1,9 +1,9 @@
-"""What the tests of the kernels share: all instruction sets of this machine."""
+"""What the tests of the kernels share: the compiled module, all its instruction sets, and what to ask without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -11,21 +11,28 @@ from torch import Tensor
 
 from linocut import native
 
-HAS_KERNELS = find_spec("linocut._kernels") is not None
-ISAS = native.kernels().isas() if HAS_KERNELS else []
+KERNELS = native.kernels()
+ISAS = [] if KERNELS is None else KERNELS.isas()
+
+
+@pytest.fixture
+def kernels() -> Any:
+    """The compiled module, for what is said of it alone; where there is none, the test is skipped."""
+    if KERNELS is None:
+        pytest.skip("the kernels are not built here")
+    return KERNELS
 
 
 @pytest.fixture(params=ISAS or ["absent"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test with each build of the kernels that this machine runs; without a core, with the reference."""
-    kernels = native.kernels()
-    if kernels is None:
+    if KERNELS is None:
         yield "absent"
         return
-    before = kernels.isa()
-    kernels.use_isa(request.param)
+    before = KERNELS.isa()
+    KERNELS.use_isa(request.param)
     yield str(request.param)
-    kernels.use_isa(before)
+    KERNELS.use_isa(before)
 
 
 @pytest.fixture

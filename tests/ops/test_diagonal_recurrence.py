@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from gradients import assert_all_close, with_gradients
+from gradients import assert_all_close, assert_same, with_gradients
 from linocut.ops import diagonal_recurrence as ops
 
 LENGTHS = (0, 1, 63, 64, 65, 128, 129, 500)
@@ -147,8 +148,7 @@ def test_threads_do_not_change_the_result(randn: Randn) -> None:
                 results.append(with_gradients(function, inputs))
         finally:
             torch.set_num_threads(before)
-        for one, two in zip(*results, strict=True):
-            assert torch.equal(one, two)
+        assert_same(*results)
 
 
 def test_a_gate_of_zero_and_of_one(form: str, randn: Randn) -> None:
@@ -166,18 +166,20 @@ def test_inputs_need_be_neither_contiguous_nor_conjugated_in_memory(isa: str, ra
     assert not turned.is_contiguous()
     assert marked[0].is_conj()
     outputs = run(turned, marked[0], marked[1], skip, marked[2])
-    for one, two in zip(outputs, run(u, lam, c, skip, state), strict=True):
-        assert torch.equal(one, two)
+    assert_same(outputs, run(u, lam, c, skip, state))
 
 
-def test_nan_reaches_what_follows_and_nothing_before(isa: str, randn: Randn) -> None:
-    u, lam, c, skip, state = arguments(randn, 80)
+@pytest.mark.parametrize("widen", [list, wide], ids=["single", "double"])
+def test_nan_reaches_what_follows_and_nothing_before(
+    isa: str, randn: Randn, widen: Callable[[list[Tensor]], list[Tensor]]
+) -> None:
+    u, lam, c, skip, state = widen(arguments(randn, 80))
     u[0, 7, 3] = torch.nan
     y, last = run(u, lam, c, skip, state)
     assert y[0, 7:, 3].isnan().all()
     assert last[0, 3].isnan().all()
     assert y.isnan().sum() == 73
-    lam, b, state = lru_arguments(randn, 20)
+    lam, b, state = widen(lru_arguments(randn, 20))
     b[0, 7, 3] = torch.nan
     h, last = run_lru(lam, b, state)
     assert h.isnan().sum() == 13
@@ -194,9 +196,7 @@ def test_the_gradient_keeps_no_more_than_its_inputs_and_chunk_states(randn: Rand
         assert sum(x.numel() for x in kept) <= 1.1 * inputs[0].numel()
 
 
-def test_torch_sees_a_proper_operator(randn: Randn) -> None:
-    if not ops.kernel.usable():
-        pytest.skip("needs the kernels")
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Randn) -> None:
     inputs = [x.requires_grad_() for x in arguments(randn, 9)]
     torch.library.opcheck(ops._native, (*inputs, True))
     torch.library.opcheck(ops._native, (*inputs[:3], None, inputs[4], True))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradients import assert_all_close, with_gradients
+from gradients import assert_all_close, assert_same, with_gradients
 from linocut.ops import gated_delta_rule as ops
 
 LENGTHS = (0, 1, 63, 64, 65, 500)
@@ -117,16 +118,14 @@ def test_threads_do_not_change_the_result(randn: Callable[..., Tensor]) -> None:
             results.append(with_gradients(run, inputs))
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
-        assert torch.equal(one, two)
+    assert_same(*results)
 
 
 def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor]) -> None:
     inputs = arguments(randn, 40)
     turned = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in inputs]
     assert not any(x.is_contiguous() for x in turned)
-    for one, two in zip(with_gradients(run, turned), with_gradients(run, inputs), strict=True):
-        assert torch.equal(one, two)
+    assert_same(with_gradients(run, turned), with_gradients(run, inputs))
 
 
 def test_only_the_last_state_may_have_a_gradient(isa: str, randn: Callable[..., Tensor]) -> None:
@@ -151,7 +150,7 @@ def test_nan_reaches_what_follows_and_nothing_before(
         assert last[0].isnan().all()
 
 
-def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor]) -> None:
     inputs = [x.requires_grad_() for x in arguments(randn, 9)]
     torch.library.opcheck(ops._native, (*inputs, True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -142,11 +143,15 @@ def test_parts_of_one_projection_are_read_where_they_are(isa: str, randn: Callab
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_nan_reaches_what_follows_and_nothing_before(isa: str, randn: Callable[..., Tensor], which: int) -> None:
-    inputs = arguments(randn, 50, "token", (2, 2, 17, 33))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_nan_reaches_what_follows_and_nothing_before(
+    isa: str, randn: Callable[..., Tensor], which: int, dtype: torch.dtype
+) -> None:
+    inputs = [x.to(dtype) for x in arguments(randn, 50, "token", (2, 2, 17, 33))]
     inputs[which][0, 37, 1, 3] = torch.nan
     y, last = run(*inputs)
     assert y[0, 37, 1].isnan().any()
+    assert y[0, 38:, 1].isnan().any(-1).all() == (which > 0)
     assert y[0, :37].isfinite().all()
     assert y[0, :, 0].isfinite().all()
     assert y[1].isfinite().all()
@@ -175,7 +180,7 @@ def test_shapes_that_do_not_fit_are_named() -> None:
 
 
 @decays
-def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor], decay: str) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor], decay: str) -> None:
     q, k, v, state, *rest = (x.requires_grad_() for x in arguments(randn, 9, "token"))
     inputs = (q, k, v, rest[0] if decay == "token" else None, None, None, state, None, 0, False, True)
     torch.library.opcheck(chunk_kernel._native, inputs)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from linocut import native
 from mixers.zoo import ZOO
 
-KERNELS = native.kernels()
-needs_kernels = pytest.mark.skipif(KERNELS is None, reason="the kernels are not built here")
+needs_kernels = pytest.mark.usefixtures("kernels")
 
 
 def python(code: str) -> str:
@@ -23,22 +22,20 @@ def python(code: str) -> str:
     return done.stdout
 
 
-@needs_kernels
-def test_an_instruction_set_can_be_chosen() -> None:
-    before = KERNELS.isa()
-    assert before == KERNELS.isas()[-1], "the widest is the default"
+def test_an_instruction_set_can_be_chosen(kernels: Any) -> None:
+    before = kernels.isa()
+    assert before == kernels.isas()[-1], "the widest is the default"
     try:
-        for isa in KERNELS.isas():
-            KERNELS.use_isa(isa)
-            assert KERNELS.isa() == isa
+        for isa in kernels.isas():
+            kernels.use_isa(isa)
+            assert kernels.isa() == isa
     finally:
-        KERNELS.use_isa(before)
+        kernels.use_isa(before)
 
 
-@needs_kernels
-def test_an_instruction_set_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match=rf"must be one of {', '.join(KERNELS.isas())} on this machine, got v9"):
-        KERNELS.use_isa("v9")
+def test_an_instruction_set_that_is_not_there_is_refused(kernels: Any) -> None:
+    with pytest.raises(ValueError, match=rf"must be one of {', '.join(kernels.isas())} on this machine, got v9"):
+        kernels.use_isa("v9")
 
 
 @needs_kernels

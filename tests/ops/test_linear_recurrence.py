@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_nan_reaches_what_follows_and_nothing_before(isa: str, randn: Callable[.
     assert h.isnan().sum() == 13
 
 
-def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor]) -> None:
     inputs = [x.requires_grad_() for x in arguments(randn, 9)]
     torch.library.opcheck(ops._native, tuple(inputs))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradients import assert_all_close, with_gradients
+from gradients import assert_all_close, assert_same, with_gradients
 from linocut.ops import local_attention as ops
 
 LENGTHS = (0, 1, 63, 64, 65, 300)
@@ -104,16 +104,14 @@ def test_threads_do_not_change_the_result(randn: Callable[..., Tensor]) -> None:
             results.append(with_gradients(forms((50, False, 2, 0, 0))[0], inputs))
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
-        assert torch.equal(one, two)
+    assert_same(*results)
 
 
 def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor]) -> None:
     inputs = arguments(randn, 40)
     turned = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in inputs]
     run, _ = forms((9, True, 1, 0, 0))
-    for one, two in zip(with_gradients(run, turned), with_gradients(run, inputs), strict=True):
-        assert torch.equal(one, two)
+    assert_same(with_gradients(run, turned), with_gradients(run, inputs))
 
 
 @pytest.mark.parametrize("rank", [1, 2], ids=["k", "v"])
@@ -136,10 +134,11 @@ def test_nan_reaches_those_who_see_it_and_no_one_else(
 @pytest.mark.parametrize("setting", [(8, False, 1, 0, 0), (30, True, 1, 0, 0), (5, True, 3, 0, 0)], ids=str)
 @pytest.mark.parametrize("rank", [0, 1, 2], ids=["q", "k", "v"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_nan_reaches_the_gradients_of_those_it_touches_and_no_others(
-    isa: str, randn: Callable[..., Tensor], setting: tuple[Any, ...], rank: int, value: float
+    isa: str, randn: Callable[..., Tensor], setting: tuple[Any, ...], rank: int, value: float, dtype: torch.dtype
 ) -> None:
-    inputs = arguments(randn, 200)
+    inputs = [x.to(dtype) for x in arguments(randn, 200)]
     inputs[rank][0, 100] = value
     seen = ops.visible(200, 200, setting[0], causal=setting[1], dilation=setting[2])
     queries = seen[:, 100] if rank else torch.arange(200) == 100
@@ -151,7 +150,7 @@ def test_nan_reaches_the_gradients_of_those_it_touches_and_no_others(
         assert value == value or found[0, spoilt].isnan().all()
 
 
-def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor]) -> None:
     inputs = [x.requires_grad_() for x in arguments(randn, 9)]
     torch.library.opcheck(ops._native, (*inputs, 3, 1, True, 0.5, 0, True))
 

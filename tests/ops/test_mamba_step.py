@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own custom
 from torch import Tensor
 
-from linocut import native
 from linocut.ops import mamba_step as ops
 
-needs_kernels = pytest.mark.skipif(native.kernels() is None, reason="the kernels are not built")
+needs_kernels = pytest.mark.usefixtures("kernels")
 
 # d_model, d_inner, d_state, d_conv, dt_rank: whole vectors; less than one; more than a thread's share of rows
 SIZES = [

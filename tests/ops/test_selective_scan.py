@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own custom
 from torch import Tensor
 
-from gradients import assert_all_close, with_gradients
+from gradients import assert_all_close, assert_same, with_gradients
 from linocut.ops import selective_scan as ops
 
 LENGTHS = (0, 1, 63, 64, 65, 500)
@@ -129,8 +130,7 @@ def test_threads_do_not_change_the_result(randn: Callable[..., Tensor]) -> None:
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
+        assert_same(other, results[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -148,8 +148,7 @@ def test_any_strides(isa: str, randn: Callable[..., Tensor], dtype: torch.dtype)
     for turn in turns:
         turned = [turn(x) if x.dim() == 3 else x for x in inputs]
         assert not turned[0].is_contiguous()
-        for one, two in zip(with_gradients(run, turned), expected, strict=True):
-            assert torch.equal(one, two)
+        assert_same(with_gradients(run, turned), expected)
 
 
 def test_nan_reaches_what_follows_and_nothing_before(isa: str, randn: Callable[..., Tensor]) -> None:
@@ -181,7 +180,7 @@ def test_one_wide_input_makes_all_the_arithmetic_wide(form: str, randn: Callable
     assert torch.equal(last, expected_last.to(mixed[8].dtype))
 
 
-def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor]) -> None:
     x, delta, A, B, C, D, z, bias, state = (each.mul_(0.1).requires_grad_() for each in arguments(randn, 9))
     torch.library.opcheck(ops._native, (x, delta, A, B, C, D, z, bias, state, True, True))
     torch.library.opcheck(ops._native, (x, delta, A, B, C, None, None, None, state, False, True))

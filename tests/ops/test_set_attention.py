@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from gradients import assert_all_close, with_gradients
-from linocut.ops import feature_maps, kernel, set_attention
+from gradients import assert_all_close, assert_same, with_gradients
+from linocut.ops import feature_maps, set_attention
 from linocut.ops import linear_attention as ops
 
 FEATURE_MAPS = ("identity", "elu", "relu", "exp")
 maps = pytest.mark.parametrize("feature_map", FEATURE_MAPS)
-needs_kernels = pytest.mark.skipif(not kernel.usable(), reason="the kernels are not built")
 
 
 def arguments(randn: Callable[..., Tensor], length: int, dim: int = 21) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,8 +74,7 @@ def test_threads_do_not_change_the_result(randn: Callable[..., Tensor]) -> None:
             results.append(with_gradients(attention("elu"), inputs))
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
-        assert torch.equal(one, two)
+    assert_same(*results)
 
 
 def test_many_pieces_are_the_whole(isa: str, randn: Callable[..., Tensor]) -> None:
@@ -92,8 +91,7 @@ def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor], f
     turned = [x.transpose(1, 3).contiguous().transpose(1, 3) for x in inputs]
     for other in (strided, turned):
         assert not other[0].is_contiguous()
-        pairs = zip(attention(feature_map)(*other), attention(feature_map)(*inputs), strict=True)
-        assert all(torch.equal(one, two) for one, two in pairs)
+        assert_same(attention(feature_map)(*other), attention(feature_map)(*inputs))
 
 
 @maps
@@ -107,8 +105,7 @@ def test_nan_reaches_what_it_touches(isa: str, randn: Callable[..., Tensor], fea
     assert y.isnan().sum() == 5 + 20 * 5
 
 
-@needs_kernels
-def test_torch_sees_proper_operators(randn: Callable[..., Tensor]) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor]) -> None:
     q, k, v = (x.requires_grad_() for x in arguments(randn, 9))
     p = randn(6, 21)
     for feature_map, projection in ((1, None), (4, None), (5, p)):

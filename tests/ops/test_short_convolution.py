@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from gradients import assert_all_close, with_gradients
+from gradients import assert_all_close, assert_same, with_gradients
 from linocut.ops import short_convolution as ops
 
 LENGTHS = (0, 1, 2, 127, 128, 129, 130, 131, 500)
@@ -101,8 +102,7 @@ def test_threads_do_not_change_the_result(randn: Callable[..., Tensor]) -> None:
             results.append(with_gradients(run, inputs))
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
-        assert torch.equal(one, two)
+    assert_same(*results)
 
 
 def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor]) -> None:
@@ -113,8 +113,7 @@ def test_inputs_need_not_be_contiguous(isa: str, randn: Callable[..., Tensor]) -
     expected = with_gradients(run, (x, weight, bias, state))
     for other in (turned, part, swapped):
         assert not other.is_contiguous()
-        for one, two in zip(with_gradients(run, (other, weight, bias, state)), expected, strict=True):
-            assert torch.equal(one, two)
+        assert_same(with_gradients(run, (other, weight, bias, state)), expected)
 
 
 def test_nan_reaches_four_tokens(isa: str, randn: Callable[..., Tensor]) -> None:
@@ -126,7 +125,7 @@ def test_nan_reaches_four_tokens(isa: str, randn: Callable[..., Tensor]) -> None
     assert last.isfinite().all()
 
 
-def test_torch_sees_a_proper_operator(randn: Callable[..., Tensor]) -> None:
+def test_torch_sees_a_proper_operator(kernels: Any, randn: Callable[..., Tensor]) -> None:
     inputs = [x.requires_grad_() for x in arguments(randn, 9)]
     torch.library.opcheck(ops._native, (*inputs, True))
     torch.library.opcheck(ops._native, (inputs[0], inputs[1], None, inputs[3], False))

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from linocut.ops import kernel
+from linocut.ops import kernel, quarantine
 
 _CHUNK = 128  # tokens between the states that the kernel keeps, as in csrc/kernels/diagonal_recurrence.hpp
 
@@ -118,12 +118,15 @@ def chunked(
     chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch length channels"], Complex[Tensor, "batch channels states"]]:
     """S4D in chunks with PyTorch: a convolution inside a chunk, the recurrence between chunks."""
-    outputs, whole = [u[:, :0] * D], u.shape[1] // chunk_size * chunk_size
+    if u.shape[1] == 0:
+        return u * D, state
+    (u,), met = quarantine.isolate((u,))
+    outputs, whole = [], u.shape[1] // chunk_size * chunk_size
     for piece in (u[:, :whole], u[:, whole:]):
         if piece.shape[1]:
             y, state = _ssm_chunks(piece, lam, c, state, min(chunk_size, piece.shape[1]))
             outputs.append(y + D * piece)
-    return torch.cat(outputs, dim=1), state
+    return quarantine.release(torch.cat(outputs, dim=1), state, met)
 
 
 def complex_chunked(
@@ -133,12 +136,15 @@ def complex_chunked(
     chunk_size: int = 32,
 ) -> tuple[Complex[Tensor, "batch length channels"], Complex[Tensor, "batch channels"]]:
     """LRU's recurrence in chunks with PyTorch."""
-    outputs, whole = [b[:, :0] * lam], b.shape[1] // chunk_size * chunk_size
+    if b.shape[1] == 0:
+        return b * lam, state
+    (b,), met = quarantine.isolate((b,))
+    outputs, whole = [], b.shape[1] // chunk_size * chunk_size
     for piece in (b[:, :whole], b[:, whole:]):
         if piece.shape[1]:
             h, state = _complex_chunks(lam, piece, state, min(chunk_size, piece.shape[1]))
             outputs.append(h)
-    return torch.cat(outputs, dim=1), state
+    return quarantine.release(torch.cat(outputs, dim=1), state, met)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -278,8 +284,9 @@ def diagonal_ssm(
         y, last, _ = _native(u, lam, c, D, state, keep)
         return y, last
     wide = torch.promote_types(torch.promote_types(u.dtype, lam.dtype), torch.promote_types(c.dtype, state.dtype))
+    real = torch.float64 if wide == torch.complex128 else torch.float32
     skip = u.new_zeros(u.shape[2]) if D is None else D
-    y, last = chunked(u.to(wide.to_real()), lam.to(wide), c.to(wide), skip.to(wide.to_real()), state.to(wide))
+    y, last = chunked(u.to(real), lam.to(wide), c.to(wide), skip.to(real), state.to(wide))
     return y.to(u.dtype), last
 
 

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from linocut.ops import chunk_kernel
+from linocut.ops import chunk_kernel, quarantine
 from linocut.ops.channel_decay import channel_decay_attention
 
 
@@ -76,6 +76,9 @@ def chunked(
     if v.shape[1] == 0:
         return v, state
     groups, shape = q.shape[2], state.shape
+    (k,), met = quarantine.isolate((k,))
+    (v,), met_v = quarantine.isolate((v,))
+    met = met.repeat_interleave(v.shape[2] // groups, dim=2) | met_v
     state = _by_group(state, 1, groups)
     outputs = []
     pieces: list[tuple[Tensor, ...]] = [torch.split(x, chunk_size, dim=1) for x in (q, k, _by_group(v, 2, groups))]
@@ -92,7 +95,7 @@ def chunked(
             weights, kept = weights.tril().expand(-1, -1, v_c.shape[3], -1, -1), v_c
         outputs.append((y + torch.einsum("bgrts,bsgre->btgre", weights, v_c)).flatten(2, 3))
         state = state + torch.einsum("bsgd,bsgre->bgrde", k_c, kept)
-    return torch.cat(outputs, dim=1), state.reshape(shape)
+    return quarantine.release(torch.cat(outputs, dim=1), state.reshape(shape), met)
 
 
 def _by_group(x: Tensor, dim: int, groups: int) -> Tensor:

@@ -84,14 +84,62 @@ def blocked(
     seen = (distance >= -ahead) & (distance <= behind) & here[:, :, :, 0, None, :]
     # a query that fills up the last block sees itself, so that no row is without keys
     seen = seen | ((distance == 0) & ~seen.any(-1, keepdim=True))
-    scores = torch.einsum("bnihd,bnhdj->bnhij", q, k) * scale
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-    y = torch.einsum("bnhij,bnhdj->bnihd", weights, v.nan_to_num(0.0, 0.0, 0.0))
-    # what is not finite reaches those who see it and no one else
-    spoilt = (seen & ~v.isfinite().all(3)[:, :, :, None]).any(-1)
-    y = y.masked_fill(spoilt.movedim(2, 3)[..., None], torch.nan).flatten(1, 2)
+    y: Tensor = _Seen.apply(q, k, v, seen, scale).flatten(1, 2)  # type: ignore[no-untyped-call]
     y = y.reshape(y.shape[0] // dilation, dilation, *y.shape[1:]).movedim(1, 2).flatten(1, 2)
     return torch.narrow(y, 1, 0, length)
+
+
+class _Seen(torch.autograd.Function):
+    """Attention in blocks, where what is not finite reaches those who see it and no one else, backwards too.
+
+    Left to itself, PyTorch multiplies the weights of what is not seen, zero, by whatever is there, and 0 · NaN is NaN.
+    The weights are made anew for the gradient, so nothing of the size window² is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(q, k, v, seen)
+        ctx.scale = scale
+        weights, spoilt = _clean_rows(_weights(q, k, seen, scale))
+        return _over_keys(weights, v, seen, spoilt)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, seen = ctx.saved_tensors
+        weights = _weights(q, k, seen, ctx.scale)
+        grad = torch.einsum("bnihd,bnhdj->bnhij", grad_y, v).masked_fill(~seen, 0)
+        grad = weights * (grad - (weights * grad).sum(-1, keepdim=True)) * ctx.scale
+        weights, spoilt = _clean_rows(weights)
+        grad_v = _over_queries(weights, grad_y, seen, spoilt)
+        grad, spoilt = _clean_rows(grad)
+        return _over_keys(grad, k, seen, spoilt), _over_queries(grad, q, seen, spoilt), grad_v, None, None
+
+
+def _weights(q: Tensor, k: Tensor, seen: Tensor, scale: float) -> Tensor:
+    """Softmax over the seen keys, (batch, blocks, heads, queries, keys)."""
+    scores = torch.einsum("bnihd,bnhdj->bnhij", q, k) * scale
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+
+
+def _clean_rows(pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Zeros for the queries that have a number that is not finite, and which these are, (…, heads, queries)."""
+    spoilt = ~pairs.sum(-1).isfinite()
+    return pairs.masked_fill(spoilt[..., None], 0), spoilt
+
+
+def _over_keys(pairs: Tensor, x: Tensor, seen: Tensor, spoilt: Tensor) -> Tensor:
+    """Σ_j pairs_ij x_j, NaN for the spoilt queries and those that see what is not finite."""
+    bad = ~x.isfinite().all(3)
+    y = torch.einsum("bnhij,bnhdj->bnihd", pairs, x.masked_fill(bad[..., None, :], 0))
+    spoilt = spoilt | (seen & bad[..., None, :]).any(-1)
+    return y.masked_fill(spoilt.transpose(2, 3)[..., None], torch.nan)
+
+
+def _over_queries(pairs: Tensor, x: Tensor, seen: Tensor, spoilt: Tensor) -> Tensor:
+    """Σ_i pairs_ij x_i, NaN for the keys that spoilt queries or those that are not finite see."""
+    bad = ~x.isfinite().all(-1).transpose(2, 3)
+    y = torch.einsum("bnhij,bnihd->bnhdj", pairs, x.masked_fill(bad.transpose(2, 3)[..., None], 0))
+    return y.masked_fill((seen & (bad | spoilt)[..., None]).any(-2)[..., None, :], torch.nan)
 
 
 def _strands(x: Tensor, dilation: int, front: int) -> Tensor:
