@@ -77,8 +77,21 @@ def test_export_loads_and_is_the_one_of_its_home(name: str) -> None:
     assert exported is getattr(import_module(home), name)
 
 
+@pytest.mark.parametrize("room", linocut._ROOMS)
+def test_a_room_is_an_attribute_that_loads_when_asked_for(room: str) -> None:
+    code = f"import linocut; assert 'linocut.{room}' not in __import__('sys').modules; print(linocut.{room}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"linocut.{room}\n"
+
+
+def test_an_op_is_found_through_its_room() -> None:
+    code = "import linocut; print(linocut.ops.affine.__name__, hasattr(linocut.ops, 'afine'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "linocut.ops.affine False\n"
+
+
 def test_dir_lists_what_would_load() -> None:
-    assert set(linocut.__all__) <= set(dir(linocut))
+    assert {*linocut.__all__, *linocut._ROOMS} <= set(dir(linocut))
 
 
 def test_unknown_name_says_what_there_is() -> None:

@@ -24,9 +24,11 @@ def test_options_reach_the_mixer() -> None:
     assert mixer.heads == 3
 
 
-def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="window"):
+def test_an_unknown_option_is_refused_and_the_near_ones_come_first() -> None:
+    with pytest.raises(TypeError, match=r"linear_attention has no option 'window'; it has (heads|feature_map), "):
         mixers.build("linear_attention", 12, causal=False, window=3)
+    with pytest.raises(TypeError, match=r"mamba has no option 'd_stat'; it has d_state, .*expand"):
+        mixers.build("mamba", 12, d_stat=3)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,22 @@ def test_other_shapes_are_refused(key: tuple[str, bool]) -> None:
             mixer(x)
 
 
+@every_mixer
+def test_other_dtypes_are_refused(key: tuple[str, bool]) -> None:
+    mixer = build(key, torch.float32)
+    wrong: list[tuple[Any, str]] = [
+        (torch.zeros(2, 5, D_MODEL).numpy(), "takes a torch.Tensor, got numpy.ndarray; torch.as_tensor"),
+        (torch.zeros(2, 5, D_MODEL, dtype=torch.long), r"takes floating-point numbers, got torch.int64; x.float\(\)"),
+        (torch.zeros(2, 5, D_MODEL).double(), r"has parameters of torch.float32 .*, got torch.float64; x.to"),
+    ]
+    for x, words in wrong:
+        with pytest.raises(TypeError, match=f"{key[0]} {words}"):
+            mixer(x)
+    if isinstance(mixer, mixers.OrderedMixer):
+        with pytest.raises(TypeError, match=f"{key[0]} takes floating-point numbers, got torch.int64"):
+            mixer.step(torch.zeros(2, D_MODEL, dtype=torch.long), mixer.init_state(2))
+
+
 def other_calls(mixer: mixers.Mixer) -> list[tuple[str, Any, Tensor]]:
     """What a mixer is called through besides itself: the name, the call, and an input that it takes."""
     x = tokens(5)

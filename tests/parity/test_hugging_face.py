@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from linocut.mixers import accelerate
+from linocut.mixers import accelerate, hugging_face
 
 VOCABULARY = 50
 
@@ -149,6 +150,29 @@ def test_training_gradients_are_the_same(make: Maker) -> None:
     assert gradients[0].keys() == gradients[1].keys()
     for name, plain in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], plain, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@every_model
+def test_no_word_of_slow_paths_is_left(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers warns once a process of every function that it runs in its reference form."""
+    warned: list[str] = []
+    monkeypatch.setattr(logging.Logger, "warning_once", lambda _, *args: warned.append(str(args[0])))
+    plain, fast = pair(make)
+    for model, words in ((plain, make is not recurrent_gemma), (fast, False)):
+        warned.clear()
+        with torch.no_grad():
+            model.generate(tokens(9), max_new_tokens=3, do_sample=False, pad_token_id=0)
+        model.train()
+        model(tokens(9), use_cache=False)
+        assert any("falling back" in word for word in warned) == words
+
+
+@pytest.mark.parametrize("name", ["mamba_selective_scan", "mamba2_chunk_scan", "mamba2_split_conv1d_scan_combined",
+                                  "torch_chunk_gated_delta_rule", "causal_conv1d_fn"])  # fmt: skip
+def test_packed_sequences_are_refused(name: str) -> None:
+    inputs = [torch.zeros(1, 2, 1, 1)] * (2 if name == "causal_conv1d_fn" else 6)
+    with pytest.raises(ValueError, match="packed sequences cannot be kept apart, got seq_idx"):
+        hugging_face._SWAPS[name](*inputs, seq_idx=torch.zeros(1, 2))
 
 
 @every_model

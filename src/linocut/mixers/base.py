@@ -16,6 +16,7 @@ type             summary of a piece                pieces are joined by         
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -72,11 +73,19 @@ class Mixer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not say how it mixes")
 
     def check(self, x: Tensor) -> None:
-        """Refuse what is not (batch, length, d_model).
+        """Refuse what is not (batch, length, d_model) of the parameters' kind of numbers.
 
         Raises:
+            TypeError: if it is no tensor, or its dtype not that of the parameters; autocast may have another.
             ValueError: if the shape is another.
         """
+        self._check_floats(x)
+        weight = next(self.parameters(), x)
+        if x.dtype != weight.dtype and not weight.is_complex() and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"{self._called()} has parameters of {weight.dtype} and takes the same, got {x.dtype}; "
+                f"x.to({weight.dtype}) or mixer.to({x.dtype}) would do"
+            )
         if x.dim() != 3 or x.shape[-1] != self.d_model:
             raise ValueError(f"{self._called()} takes (batch, length, {self.d_model}), got {tuple(x.shape)}")
 
@@ -84,10 +93,23 @@ class Mixer(nn.Module):
         """Refuse what is not one token of each sequence, (batch, d_model).
 
         Raises:
+            TypeError: if it is no tensor of floating-point numbers.
             ValueError: if the shape is another.
         """
+        self._check_floats(x_t)
         if x_t.dim() != 2 or x_t.shape[-1] != self.d_model:
             raise ValueError(f"{self._called()}.step takes (batch, {self.d_model}), got {tuple(x_t.shape)}")
+
+    def _check_floats(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            # NumPy arrays and nested lists come here, whatever the annotation says
+            came = f"{type(x).__module__}.{type(x).__qualname__}"
+            raise TypeError(f"{self._called()} takes a torch.Tensor, got {came}; torch.as_tensor(x) would make one")
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{self._called()} takes floating-point numbers, got {x.dtype}; x.float() would do, or an embedding if "
+                "these are indices"
+            )
 
     def _called(self) -> str:
         """The name in the registry, or the class's where it is not registered."""
@@ -243,12 +265,18 @@ def build(name: str, d_model: int, *, causal: bool = True, **options: Any) -> Mi
 
     Raises:
         ValueError: for an unknown name, with the near ones, or for a form that the paper lacks.
-        TypeError: for an option that the mixer does not have.
+        TypeError: for an option that the mixer does not have, with those it has, near ones first.
     """
     if not exists(name, causal=causal):
         hint = "mixers.Bidirectional runs a causal one both ways" if not causal else "it sees the sequence as a whole"
         raise ValueError(f"{name!r} exists only with causal={not causal}, got causal={causal}; {hint}")
-    return _REGISTRY[name, causal](d_model, **options)
+    cls = _REGISTRY[name, causal]
+    known = [option for option in inspect.signature(cls).parameters if option != "d_model"]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=len(known), cutoff=0)
+            raise TypeError(f"{name} has no option {option!r}; it has {', '.join(near) or 'none'}")
+    return cls(d_model, **options)
 
 
 def table(only: Iterable[str] | None = None) -> None:

@@ -41,7 +41,8 @@ def accelerate(model: nn.Module) -> list[str]:
         The names of the layers that were changed, in the order of ``model.named_modules()``.
 
     Raises:
-        ValueError: if no layer of the model has a path to swap.
+        ValueError: if no layer of the model has a path to swap. A changed layer raises it for sequences packed into
+            one (``seq_idx``, ``cu_seqlens``), as it does without the packages that Transformers names.
     """
     changed = []
     for name, module in model.named_modules():
@@ -94,6 +95,7 @@ def _mamba_selective_scan(
     **kwargs: Any,
 ) -> Any:
     """S6 over (batch, channels, length)."""
+    _refuse_packed(kwargs)
     x, delta, b, c, gate = (None if each is None else each.transpose(1, 2) for each in (hidden_states, dt, B, C, z))
     y, state = _same_dtype_scan(x, delta, A, b, c, D, gate, delta_bias, delta_softplus, None)
     y = y.transpose(1, 2)
@@ -155,6 +157,7 @@ def _mamba2_chunk_scan(
     **kwargs: Any,
 ) -> Any:
     """SSD; the chunk size is the kernel's own, which changes rounding alone."""
+    _refuse_packed(kwargs)
     dt = dt if dt_bias is None else dt + dt_bias.to(dt.dtype)
     dt = (functional.softplus(dt) if dt_softplus else dt).clamp(*dt_limit)
     wide = torch.promote_types(hidden_states.dtype, torch.float32)
@@ -172,6 +175,37 @@ def _mamba2_chunk_scan(
     return (y, state.transpose(2, 3)) if return_final_states else y
 
 
+def _mamba2_selective_state_update(
+    state: Tensor,
+    hidden_states: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    z: Tensor | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """One token of SSD; dt, A, D and dt_bias come expanded over the channels of a head, and the state is changed."""
+    dt, A = dt[:, None, :, 0], A[:, 0, 0]
+    D, dt_bias = (None if each is None else each[:, 0] for each in (D, dt_bias))
+    y, after = _mamba2_chunk_scan(
+        *(hidden_states[:, None], dt, A, B[:, None], C[:, None]),
+        chunk_size=1,
+        D=D,
+        dt_bias=dt_bias,
+        initial_states=state,
+        dt_softplus=dt_softplus,
+        return_final_states=True,
+    )
+    state.copy_(after)
+    y = y[:, 0] if z is None else y[:, 0] * functional.silu(z)
+    token: Tensor = y.to(hidden_states.dtype)
+    return token
+
+
 def _torch_gated_delta_rule(
     query: Tensor,
     key: Tensor,
@@ -185,6 +219,7 @@ def _torch_gated_delta_rule(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The gated delta rule, over a sequence or one token."""
+    _refuse_packed(kwargs)
     wide = torch.promote_types(query.dtype, torch.float32)
     q, k, v, log_decay, beta = (each.to(wide) for each in (query, key, value, g, beta))
     if use_qk_l2norm_in_kernel:
@@ -199,12 +234,47 @@ def _causal_conv1d_fn(
     hidden_states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, **kwargs: Any
 ) -> Tensor:
     """A short depthwise convolution over (batch, channels, length) and its activation."""
+    _refuse_packed(kwargs)
+    return _convolve(hidden_states, weight, bias, activation, None).to(hidden_states.dtype)
+
+
+def _causal_conv1d_update(
+    hidden_states: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """The same for the next token; the cache's last inputs, (batch, channels, any), are changed in place."""
+    before = conv_state[:, :, conv_state.shape[2] + 1 - weight.shape[1] :].transpose(1, 2)
+    y = _convolve(hidden_states, weight, bias, activation, before)
+    conv_state.copy_(torch.cat([conv_state, hidden_states], dim=2)[:, :, -conv_state.shape[2] :])
+    return y.to(hidden_states.dtype)
+
+
+def _convolve(
+    hidden_states: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, before: Tensor | None
+) -> Tensor:
     x = hidden_states.to(weight.dtype).transpose(1, 2)
-    y, _ = short_convolution(x, weight, bias=bias, activation="silu" if activation in _SILU else None)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    before = None if before is None else before.to(wide)
+    y, _ = short_convolution(x, weight, bias=bias, state=before, activation="silu" if activation in _SILU else None)
     y = y.transpose(1, 2)
     if activation is not None and activation not in _SILU:
         y = getattr(functional, activation)(y)
-    return y.to(hidden_states.dtype)
+    return y
+
+
+def _unfused(*args: Any, **kwargs: Any) -> None:
+    """No kernel for a whole layer: the layer goes on with its parts, which are Linocut's."""
+    _refuse_packed(kwargs)
+
+
+def _refuse_packed(options: dict[str, Any]) -> None:
+    """Sequences packed into one would run into each other; Transformers' own forms refuse them too."""
+    for name in ("seq_idx", "cu_seqlens"):
+        if options.get(name) is not None:
+            raise ValueError(f"accelerate: packed sequences cannot be kept apart, got {name}; give them as a batch")
 
 
 def _rnn_scan(
@@ -230,7 +300,14 @@ _SCANS: dict[str, Callable[..., Any]] = {
     "mamba_selective_scan": _mamba_selective_scan,
     "mamba_selective_state_update": _mamba_selective_state_update,
     "mamba2_chunk_scan": _mamba2_chunk_scan,
+    "mamba2_selective_state_update": _mamba2_selective_state_update,
     "torch_chunk_gated_delta_rule": _torch_gated_delta_rule,
     "torch_recurrent_gated_delta_rule": _torch_gated_delta_rule,
 }
-_SWAPS = {**_SCANS, "causal_conv1d_fn": _causal_conv1d_fn}
+_SWAPS: dict[str, Callable[..., Any]] = {
+    **_SCANS,
+    "causal_conv1d_fn": _causal_conv1d_fn,
+    "causal_conv1d_update": _causal_conv1d_update,
+    "mamba_inner_fn": _unfused,
+    "mamba2_split_conv1d_scan_combined": _unfused,
+}
