@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from linocut.ops import quarantine
+from linocut.ops.arguments import floats
 
 
 def attend(
@@ -48,6 +49,7 @@ def attend(
     return out if met is None else out.masked_fill(met[:, met.shape[1] - out.shape[1] :], torch.nan)
 
 
+@floats
 def block_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch keys heads dim"],

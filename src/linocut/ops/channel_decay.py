@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel, quarantine
+from linocut.ops.arguments import floats
 
 _CHUNK = 16
 _KEPT = 64  # kChannelDecayChunk in csrc/kernels/channel_decay.hpp
@@ -187,6 +188,7 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor, grad_las
 _native.register_autograd(_backward, setup_context=_setup)
 
 
+@floats
 def channel_decay_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],

@@ -31,6 +31,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from linocut.ops import kernel, quarantine
+from linocut.ops.arguments import floats
 
 _CHUNK = 128  # tokens between the states that the kernel keeps, as in csrc/kernels/diagonal_recurrence.hpp
 
@@ -237,6 +238,7 @@ def _backward(ctx: Any, grad_y: Tensor, grad_last: Tensor, _: Tensor) -> tuple[T
 _native.register_autograd(_backward, setup_context=_setup)
 
 
+@floats
 def diagonal_ssm(
     u: Float[Tensor, "batch length channels"],
     lam: Complex[Tensor, "channels states"],
@@ -343,6 +345,7 @@ def _complex_backward(ctx: Any, grad_h: Tensor, grad_last: Tensor) -> tuple[Tens
 _complex.register_autograd(_complex_backward, setup_context=_complex_setup)
 
 
+@floats
 def complex_recurrence(
     lam: Complex[Tensor, " channels"],
     b: Complex[Tensor, "batch length channels"],

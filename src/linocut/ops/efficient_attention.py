@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel, set_attention
+from linocut.ops.arguments import floats
 
 Summary = set_attention.StableSummary
 merge = set_attention.merge
@@ -46,6 +47,7 @@ def quadratic_reference(
     return torch.einsum("bhij,bjhe->bihe", weights, v)
 
 
+@floats
 def summarize(k: Float[Tensor, "batch length heads dim"], v: Float[Tensor, "batch length heads value"]) -> Summary:
     """Sums of exponentials of a piece, in float32 (float64 stays float64).
 
@@ -60,6 +62,7 @@ def summarize(k: Float[Tensor, "batch length heads dim"], v: Float[Tensor, "batc
     return set_attention.stable_sums(k.to(wide), v.to(wide))
 
 
+@floats
 def read(q: Float[Tensor, "batch length heads dim"], summary: Summary) -> Float[Tensor, "batch length heads value"]:
     """Answer every query from a summary of at least one token; the result has the dtype of ``q``.
 
@@ -74,6 +77,7 @@ def read(q: Float[Tensor, "batch length heads dim"], summary: Summary) -> Float[
     return torch.einsum("bnhd,bhde->bnhe", q.to(kv.dtype).softmax(dim=-1), kv).to(q.dtype)
 
 
+@floats
 def efficient_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],

@@ -36,6 +36,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import feature_maps, kernel, set_attention
+from linocut.ops.arguments import floats
 from linocut.ops.gated_linear_attention import gated_linear_attention
 
 Summary = set_attention.StableSummary
@@ -115,6 +116,7 @@ def _is_native(features: Features, *tensors: Tensor) -> bool:
     return same and features.kind != "trigonometric" and kernel.usable(*tensors, features.projection)
 
 
+@floats
 def summarize(
     k: Float[Tensor, "batch length heads dim"], v: Float[Tensor, "batch length heads value"], features: Features
 ) -> Summary:
@@ -138,6 +140,7 @@ def summarize(
     return Summary(torch.einsum("bnhf,bnhe->bhfe", f, v), f.sum(dim=1), m.expand(-1, -1, features.number))
 
 
+@floats
 def read(
     q: Float[Tensor, "batch length heads dim"], summary: Summary, features: Features
 ) -> Float[Tensor, "batch length heads value"]:
@@ -164,6 +167,7 @@ def read(
     ).to(q.dtype)
 
 
+@floats
 def favor_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],
@@ -223,6 +227,7 @@ def _causal_piece(q: Tensor, k: Tensor, v: Tensor, features: Features, state: Su
     return (y[..., :-1] / normaliser).to(v.dtype), Summary(sums[..., :-1], sums[..., -1], running[:, -1, :, None])
 
 
+@floats
 def causal_favor_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],

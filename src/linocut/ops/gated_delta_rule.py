@@ -40,6 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from linocut.ops import kernel
+from linocut.ops.arguments import floats
 
 # Tokens between the states that the backward pass starts from: the kernel's chunk of 32, four times.
 _SEGMENT = 128
@@ -212,6 +213,7 @@ def _backward(
 _native.register_autograd(_backward, setup_context=_setup)
 
 
+@floats
 def gated_delta_rule(
     q: Float[Tensor, "batch length groups dim"],
     k: Float[Tensor, "batch length groups dim"],

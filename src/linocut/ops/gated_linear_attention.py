@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import chunk_kernel, quarantine
+from linocut.ops.arguments import floats
 from linocut.ops.channel_decay import channel_decay_attention
 
 
@@ -103,6 +104,7 @@ def _by_group(x: Tensor, dim: int, groups: int) -> Tensor:
     return x.reshape(*x.shape[:dim], groups, x.shape[dim] // groups, *x.shape[dim + 1 :])
 
 
+@floats
 def gated_linear_attention(
     q: Float[Tensor, "batch length groups dim"],
     k: Float[Tensor, "batch length groups dim"],

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import quarantine
+from linocut.ops.arguments import floats
 
 _CHUNK = 16
 
@@ -104,6 +105,7 @@ def chunked(
     return quarantine.release(y.transpose(2, 3).flatten(1, 2)[:, :length], state, met)
 
 
+@floats
 def generalized_delta_rule(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],

@@ -34,6 +34,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from linocut.ops.arguments import floats
+
 
 def dense_reference(
     q: Float[Tensor, "batch length heads dim"],
@@ -282,6 +284,7 @@ class _Joint(torch.autograd.Function):
         return None, grad_q, *grads
 
 
+@floats
 def joint_attention(q: Float[Tensor, "length heads dim"], pieces: Sequence[Piece]) -> Float[Tensor, "length heads dim"]:
     """One softmax over the keys of all pieces; no key may be in two of them for one query.
 

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from linocut.ops import chunk_kernel, kernel, set_attention
 from linocut.ops import gated_linear_attention as gla
+from linocut.ops.arguments import floats
 from linocut.ops.feature_maps import elu_plus_one as elu_plus_one
 from linocut.ops.feature_maps import mapping
 
@@ -45,6 +46,7 @@ class Summary(NamedTuple):
     z: Float[Tensor, "batch heads dim"]
 
 
+@floats
 def summarize(
     k: Float[Tensor, "batch length heads dim"],
     v: Float[Tensor, "batch length heads value"],
@@ -78,6 +80,7 @@ def merge(a: Summary, b: Summary) -> Summary:
     return Summary(a.kv + b.kv, a.z + b.z)
 
 
+@floats
 def read(
     q: Float[Tensor, "batch length heads dim"],
     summary: Summary,
@@ -115,6 +118,7 @@ def read(
     return product[..., :-1] / product[..., -1:].clamp_min(_EPSILON)
 
 
+@floats
 def linear_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],
@@ -179,6 +183,7 @@ def _causal_chunked(
     return y[..., :-1] / y[..., -1:].clamp_min(_EPSILON), last[..., :-1], last[..., -1]
 
 
+@floats
 def causal_linear_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],

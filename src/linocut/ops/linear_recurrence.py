@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel
+from linocut.ops.arguments import floats
 
 
 def recurrent_reference(
@@ -112,6 +113,7 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, grad_h: Tensor, grad_las
 _native.register_autograd(_backward, setup_context=_setup)
 
 
+@floats
 def linear_recurrence(
     a: Float[Tensor, "batch length channels"],
     b: Float[Tensor, "batch length channels"],

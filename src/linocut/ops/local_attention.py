@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from linocut.ops import kernel
+from linocut.ops.arguments import floats
 
 
 def visible(
@@ -254,6 +255,7 @@ def _backward(ctx: Any, grad_y: Tensor, grad_log_sum: Tensor) -> tuple[Tensor | 
 _native.register_autograd(_backward, setup_context=_setup)
 
 
+@floats
 def local_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch keys heads dim"],

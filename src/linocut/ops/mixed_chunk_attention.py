@@ -31,6 +31,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from linocut.ops.arguments import floats
+
 
 class Tokens(NamedTuple):
     """Queries, keys and values; keys and values may start earlier than the queries, with those of the open chunk."""
@@ -42,6 +44,7 @@ class Tokens(NamedTuple):
     v: Float[Tensor, "batch keys value"]
 
 
+@floats
 def squared_relu_attention(
     q: Float[Tensor, "batch length dim"],
     k: Float[Tensor, "batch keys dim"],

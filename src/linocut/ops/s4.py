@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from linocut.ops import quarantine
+from linocut.ops.arguments import floats
 
 _BLOCK = 2**22  # frequencies times channels times pairs that a Cauchy product holds at a time
 
@@ -153,6 +154,7 @@ def kernel(system: DPLR, length: int) -> Float64[Tensor, "channels length"]:
     return lags
 
 
+@floats
 def convolve(
     u: Float[Tensor, "batch length channels"], kernel: Float[Tensor, "channels length"]
 ) -> Float[Tensor, "batch length channels"]:
@@ -212,6 +214,7 @@ def _chunks(u: Tensor, system: Discrete, state: Tensor, size: int) -> tuple[Tens
     return y.reshape(channels, batch, length).permute(1, 2, 0), x.transpose(0, 1)
 
 
+@floats
 def scan(
     u: Float[Tensor, "batch length channels"],
     system: DPLR,

@@ -36,6 +36,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel
+from linocut.ops.arguments import floats
 from linocut.ops.linear_recurrence import doubling
 
 # Tokens that the PyTorch form holds all states of at once.
@@ -239,6 +240,7 @@ def _check(
             raise ValueError(f"selective_scan: {name} must be {wanted[name]}, got {tuple(tensor.shape)}")
 
 
+@floats
 def selective_scan(
     x: Float[Tensor, "batch length channels"],
     delta: Float[Tensor, "batch length channels"],

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel
+from linocut.ops.arguments import floats
 
 # Widths that the kernels are built for.
 _WIDTHS = range(2, 5)
@@ -160,6 +161,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None)
         raise ValueError(f"short_convolution: state must be {wanted}, got {tuple(state.shape)}")
 
 
+@floats
 def short_convolution(
     x: Float[Tensor, "batch length channels"],
     weight: Float[Tensor, "channels width"],

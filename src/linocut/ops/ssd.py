@@ -28,6 +28,7 @@ from torch import Tensor
 
 from linocut.ops import chunk_kernel
 from linocut.ops import gated_linear_attention as gla
+from linocut.ops.arguments import floats
 
 
 def recurrent_reference(
@@ -44,6 +45,7 @@ def recurrent_reference(
     return y + D[:, None] * x, state
 
 
+@floats
 def ssd(
     x: Float[Tensor, "batch length heads dim"],
     dt: Float[Tensor, "batch length heads"],

@@ -17,7 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from linocut.ops.arguments import floats
 
+
+@floats
 def strided_attention(
     q: Float[Tensor, "batch length heads dim"],
     k: Float[Tensor, "batch length heads dim"],

@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linocut.ops import kernel, quarantine
+from linocut.ops.arguments import floats
 
 _EMPTY = -1e38  # an exponent below all others, whose sums and differences are still finite
 _CHUNK = 16
@@ -186,6 +187,7 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple
 _native.register_autograd(_backward, setup_context=_setup)
 
 
+@floats
 def wkv(
     k: Float[Tensor, "batch length channels"],
     v: Float[Tensor, "batch length channels"],
