@@ -79,7 +79,7 @@ def band(mask: BoolArray, width: float = BOUNDARY_WIDTH) -> BoolArray:
 
     mask = as_mask(mask, "mask")
     moves = max(1, round(in_pixels(width, mask.shape, "width")))
-    padded = np.pad(mask, 1).view(np.uint8)
+    padded = np.ascontiguousarray(np.pad(mask, 1)).view(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1]
     return mask & np.asarray(distance <= moves, np.bool_)
 
@@ -98,7 +98,7 @@ def near(mask: BoolArray, tolerance: float) -> BoolArray:
 
     if not mask.any():
         return np.zeros_like(mask)
-    distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform(np.ascontiguousarray(~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # squared distances are integers; rounding them undoes the rounding of the transform's float32 roots
     squared = np.rint(np.square(distance, dtype=np.float64))
     return np.asarray(squared <= tolerance * tolerance, np.bool_)

@@ -109,7 +109,7 @@ def surface_distance(
     skin_a, skin_b = surface(a), surface(b)
     # nothing outside the box around both matters
     box = _box(skin_a | skin_b)
-    skin_a, skin_b = np.ascontiguousarray(skin_a[box]), np.ascontiguousarray(skin_b[box])
+    skin_a, skin_b = skin_a[box], skin_b[box]
     there, back = _distance_to(skin_b, sizes)[skin_a], _distance_to(skin_a, sizes)[skin_b]
     return SurfaceDistance(
         float(max(there.max(), back.max())),
@@ -142,7 +142,9 @@ def _distance_to(points: BoolArray, spacing: tuple[float, ...]) -> FloatArray:
     if points.ndim == 2 and spacing[0] == spacing[1]:
         import cv2
 
-        distance = cv2.distanceTransform((~points).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance = cv2.distanceTransform(
+            np.ascontiguousarray(~points).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
         # squared distances are integers; rounding them undoes the rounding of the transform's float32 roots
         return np.asarray(np.sqrt(np.rint(np.square(distance, dtype=np.float64))) * spacing[0], np.float64)
     from scipy.ndimage import distance_transform_edt
