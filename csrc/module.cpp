@@ -18,13 +18,14 @@
 #include "counting.hpp"
 #include "kernels/bind_isa.hpp"
 #include "rle.hpp"
+#include "runs.hpp"
 
 namespace nb = nanobind;
 
 namespace {
 
 // Raised by one whenever a function's arguments or meaning change; src/linocut/native.py holds the same number.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 template <class T, class Shape>
 using Input = nb::ndarray<const T, Shape, nb::c_contig, nb::device::cpu>;
@@ -123,6 +124,19 @@ Output<std::int64_t, Table> count_pairs(Map prediction, Map target) {
   return give<std::int64_t, Table>(std::move(columns), {3, n});
 }
 
+Output<std::int64_t, Line> shared_pixels(Input<std::int64_t, Line> bounds_a, Input<std::int64_t, Line> offsets_a,
+                                         Input<std::int64_t, Line> bounds_b, Input<std::int64_t, Line> offsets_b,
+                                         Input<std::int64_t, Line> rows, Input<std::int64_t, Line> columns) {
+  std::unique_ptr<std::int64_t[]> shared;
+  {
+    nb::gil_scoped_release release;
+    shared.reset(new std::int64_t[rows.shape(0)]);
+    linocut::shared_pixels(bounds_a.data(), offsets_a.data(), bounds_b.data(), offsets_b.data(), rows.data(),
+                           columns.data(), rows.shape(0), shared.get());
+  }
+  return give<std::int64_t, Line>(std::move(shared), {rows.shape(0)});
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -135,4 +149,5 @@ NB_MODULE(_native, m) {
   m.def("string_to_counts", &string_to_counts);
   m.def("count_classes", &count_classes);
   m.def("count_pairs", &count_pairs);
+  m.def("shared_pixels", &shared_pixels);
 }

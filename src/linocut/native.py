@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 __all__ = ["Core", "core", "kernels"]
 
 # The same numbers as kInterface in csrc/module.cpp and csrc/kernels/module.cpp
-_INTERFACES = {"linocut._native": 2, "linocut._kernels": 1}
+_INTERFACES = {"linocut._native": 3, "linocut._kernels": 1}
 _VARIABLE = "LINOCUT_NATIVE"
 _logger = logging.getLogger(__name__)
 
@@ -83,6 +83,19 @@ class Core(Protocol):
 
     def count_pairs(self, prediction: NDArray[Any], target: NDArray[Any], /) -> Int64[NDArray[np.int64], "three pairs"]:
         """List the pairs of labels of two flat maps of integers, never empty: target, prediction, count; ordered."""
+        ...
+
+    def shared_pixels(
+        self,
+        bounds_a: Int64[NDArray[np.int64], " bounds_a"],
+        offsets_a: Int64[NDArray[np.int64], " masks_a_and_one"],
+        bounds_b: Int64[NDArray[np.int64], " bounds_b"],
+        offsets_b: Int64[NDArray[np.int64], " masks_b_and_one"],
+        rows: Int64[NDArray[np.int64], " pairs"],
+        columns: Int64[NDArray[np.int64], " pairs"],
+        /,
+    ) -> Int64[NDArray[np.int64], " pairs"]:
+        """Count the pixels that pairs of masks share, which are given as bounds of runs."""
         ...
 
 
