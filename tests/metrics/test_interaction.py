@@ -103,9 +103,9 @@ class TestClickCurve:
         assert (curve + ClickCurve(6)).compute() == curve.compute()
 
     def test_refuses_to_merge_unlike_curves(self) -> None:
-        with pytest.raises(ValueError, match="same max_clicks and thresholds"):
+        with pytest.raises(ValueError, match="same max_clicks, got 5 and 6"):
             ClickCurve(5) + ClickCurve(6)
-        with pytest.raises(ValueError, match="same max_clicks and thresholds"):
+        with pytest.raises(ValueError, match="same thresholds"):
             ClickCurve(5).merge(ClickCurve(5, (0.5,)))
 
     @pytest.mark.parametrize("ious", [[], [0.1] * 4, [[0.1]], [1.1], [-0.1], [float("nan")]])

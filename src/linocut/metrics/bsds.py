@@ -179,7 +179,7 @@ class BoundaryBenchmark(Summary):
             ods_threshold=threshold,
             ods_precision=at_precision,
             ods_recall=at_recall,
-            ois=float(_f(*_recall_precision(self.best))),
+            ois=float(_f(*_recall_precision(self.best[None]))[0]),
             ap=_area(recall, precision),
             thresholds=self.thresholds,
             precision=precision,

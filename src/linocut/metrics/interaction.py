@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from linocut.metrics.summary import FloatArray, IntArray, Summary, exact_parts, exact_total
+
 BoolArray = npt.NDArray[np.bool_]
 
 STANDARD_THRESHOLDS = (0.80, 0.85, 0.90)
@@ -107,7 +109,7 @@ class ClickScores:
 
 
 @dataclass
-class ClickCurve:
+class ClickCurve(Summary):
     """A mergeable summary of interactive segmentation runs.
 
     The state is three sums over objects, so `a + b` is the summary of both sets of objects.
@@ -117,7 +119,7 @@ class ClickCurve:
         thresholds: IoU thresholds in (0, 1], ascending.
         objects: number of objects so far.
         first_reached: (T, K) int64; entry (i, k) counts the objects that reached threshold i first at click k + 1.
-        iou_sum: (K,) float64; the sum of the IoU after each number of clicks.
+        iou_parts: (K, 2) int64; the sum of the IoU after each number of clicks, see `exact_parts`.
 
     Raises:
         ValueError: if max_clicks or the thresholds are not as above.
@@ -130,11 +132,14 @@ class ClickCurve:
         2.5
     """
 
+    SETTINGS = ("max_clicks", "thresholds")
+    SUMS = ("objects", "first_reached", "iou_parts")
+
     max_clicks: int = 20
     thresholds: tuple[float, ...] = STANDARD_THRESHOLDS
     objects: int = field(default=0, init=False)
-    first_reached: npt.NDArray[np.int64] = field(init=False, repr=False)
-    iou_sum: npt.NDArray[np.float64] = field(init=False, repr=False)
+    first_reached: IntArray = field(init=False, repr=False)
+    iou_parts: IntArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_clicks < 1:
@@ -144,7 +149,12 @@ class ClickCurve:
         if list(self.thresholds) != sorted(set(self.thresholds)):
             raise ValueError(f"thresholds must ascend, got {self.thresholds}")
         self.first_reached = np.zeros((len(self.thresholds), self.max_clicks), np.int64)
-        self.iou_sum = np.zeros(self.max_clicks, np.float64)
+        self.iou_parts = np.zeros((self.max_clicks, 2), np.int64)
+
+    @property
+    def iou_sum(self) -> FloatArray:
+        """(K,) float64: the sum of the IoU after each number of clicks."""
+        return exact_total(self.iou_parts)
 
     def update(self, ious: Sequence[float] | npt.NDArray[np.floating]) -> None:
         """Add one object.
@@ -165,31 +175,8 @@ class ClickCurve:
             reached = values >= threshold
             if reached.any():
                 row[np.argmax(reached)] += 1
-        self.iou_sum[: values.size] += values
-        self.iou_sum[values.size :] += values[-1]
+        self.iou_parts += exact_parts(np.pad(values, (0, self.max_clicks - values.size), "edge"))
         self.objects += 1
-
-    def merge(self, other: ClickCurve) -> None:
-        """Add the objects of another summary to this one; the other stays as it is.
-
-        Raises:
-            ValueError: if the two were not made for the same max_clicks and thresholds.
-        """
-        if (self.max_clicks, self.thresholds) != (other.max_clicks, other.thresholds):
-            raise ValueError(
-                "curves merge only with the same max_clicks and thresholds, "
-                f"got {self.max_clicks} {self.thresholds} and {other.max_clicks} {other.thresholds}"
-            )
-        self.objects += other.objects
-        self.first_reached += other.first_reached
-        self.iou_sum += other.iou_sum
-
-    def __add__(self, other: ClickCurve) -> ClickCurve:
-        """The summary of both sets of objects, as a new one; raises what `merge` raises."""
-        total = ClickCurve(self.max_clicks, self.thresholds)
-        total.merge(self)
-        total.merge(other)
-        return total
 
     def compute(self) -> ClickScores:
         """Read the figures off the sums.
