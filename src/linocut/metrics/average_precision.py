@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from linocut.metrics.arrays import as_array
 from linocut.metrics.coco_scores import AREAS, CocoScores, Table, read_scores
 from linocut.metrics.runs import Order, Runs, runs_of_counts, runs_of_labels, runs_of_masks, shared_pixels
 from linocut.metrics.summary import FloatArray, IntArray, Summary, ratio
@@ -224,7 +225,7 @@ def _read_masks(masks: Masks, target_masks: Masks, pixels: int | None) -> tuple[
 def _array_or_lists(masks: Masks, name: str) -> npt.NDArray[Any] | Sequence[npt.ArrayLike]:
     if isinstance(masks, (list, tuple)) and not (masks and np.ndim(masks[0]) > 1):
         return masks
-    array = np.asarray(masks)
+    array = as_array(cast("npt.ArrayLike", masks), name)
     if not (array.ndim == 3 and array.dtype == np.bool_) and not (array.ndim == 2 and array.dtype.kind in "ui"):
         raise TypeError(
             f"{name} must be a bool stack (n, h, w), a label map (h, w) of integers, or lists of run lengths; "
@@ -241,7 +242,7 @@ def _read_runs(masks: npt.NDArray[Any] | Sequence[npt.ArrayLike], order: Order, 
 
 def _column(values: npt.ArrayLike, name: str, size: int, kind: str) -> npt.NDArray[Any]:
     """One number for each mask, as float64, int64 or bool."""
-    column = np.asarray(values)
+    column = as_array(values, name)
     if column.shape != (size,):
         raise ValueError(f"{name} must be one for each of {size} masks, got shape {column.shape}")
     if size and column.dtype.kind not in {"numbers": "fui", "integers": "ui", "bools": "b"}[kind]:

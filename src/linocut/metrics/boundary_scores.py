@@ -139,10 +139,7 @@ class BoundaryScores(Summary):
 
     def _masks(self, prediction: npt.ArrayLike, target: npt.ArrayLike) -> Iterator[tuple[int, BoolArray, BoolArray]]:
         """The two masks of each class that occurs."""
-        maps = [
-            label_map(values.view(np.uint8) if values.dtype == np.bool_ else values, name)
-            for values, name in ((np.asarray(prediction), "prediction"), (np.asarray(target), "target"))
-        ]
+        maps = [label_map(prediction, "prediction"), label_map(target, "target")]
         guessed, wanted = maps
         if guessed.ndim != 2 or guessed.shape != wanted.shape:
             raise ValueError(f"prediction and target must have one shape (h, w), got {guessed.shape}, {wanted.shape}")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from linocut.metrics.arrays import as_array
 from linocut.metrics.correspondence import MAX_DISTANCE, correspond
 from linocut.metrics.overlaps import as_mask, label_map
 from linocut.metrics.summary import FloatArray, IntArray, Summary, ratio
@@ -149,7 +150,7 @@ class BoundaryBenchmark(Summary):
             TypeError: if the prediction holds neither floats nor bools, or a target is not bool.
             ValueError: if there is no target, the shapes differ, or the prediction holds NaN.
         """
-        strength, annotators = np.asarray(prediction), [as_mask(target, "a target") for target in targets]
+        strength, annotators = as_array(prediction, "prediction"), [as_mask(target, "a target") for target in targets]
         if strength.dtype.kind not in "fb":
             raise TypeError(f"prediction must hold floats or bools, got {strength.dtype}; divide by 255 first")
         if not annotators:

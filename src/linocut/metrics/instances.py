@@ -49,10 +49,7 @@ def match(found: Overlaps, threshold: float, *, method: Method = "optimal", incl
         >>> match(found, 0.5).tolist()
         [0]
     """
-    if method not in ("greedy", "optimal"):
-        raise ValueError(f"method must be 'greedy' or 'optimal', got {method!r}")
-    if not (0 < threshold <= 1 if inclusive else 0 <= threshold < 1):
-        raise ValueError(f"threshold must be in {'(0, 1]' if inclusive else '[0, 1)'}, got {threshold}")
+    _check_rule(threshold, method, inclusive)
     iou = found.iou
     candidates = np.flatnonzero(iou >= threshold if inclusive else iou > threshold)
     if threshold > 0.5 or (threshold == 0.5 and not inclusive) or candidates.size <= 1:
@@ -60,6 +57,13 @@ def match(found: Overlaps, threshold: float, *, method: Method = "optimal", incl
     rows, columns = found.rows[candidates], found.columns[candidates]
     chosen = (_greedy if method == "greedy" else _optimal)(rows, columns, iou[candidates])
     return np.sort(candidates[chosen])
+
+
+def _check_rule(threshold: float, method: str, inclusive: bool) -> None:
+    if method not in ("greedy", "optimal"):
+        raise ValueError(f"method must be 'greedy' or 'optimal', got {method!r}")
+    if not (0 < threshold <= 1 if inclusive else 0 <= threshold < 1):
+        raise ValueError(f"threshold must be in {'(0, 1]' if inclusive else '[0, 1)'}, got {threshold}")
 
 
 def _greedy(rows: IntArray, columns: IntArray, iou: FloatArray) -> IntArray:
@@ -164,9 +168,8 @@ class InstanceMatching(Summary):
     def __post_init__(self) -> None:
         if not self.thresholds or list(self.thresholds) != sorted(set(self.thresholds)):
             raise ValueError(f"thresholds must be at least one, ascending, got {self.thresholds}")
-        nothing = overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64))
         for threshold in self.thresholds:
-            match(nothing, threshold, method=self.method, inclusive=self.inclusive)
+            _check_rule(threshold, self.method, self.inclusive)
         self.tp = np.zeros(len(self.thresholds), np.int64)
         self.ap_parts = np.zeros((len(self.thresholds), 2), np.int64)
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from linocut.metrics.arrays import Labels, as_array, as_labels, same_shape
+from linocut.metrics.contingency import Contingency, count_pairs
 from linocut.metrics.summary import FloatArray, IntArray, ratio
-
-# Tables of so many pairs are counted directly, larger ones by sorting.
-_DENSE_PAIRS = 1 << 22
 
 
 @dataclass(frozen=True)
 class Overlaps:
-    """The pairs of segments of two label maps that share a pixel.
+    """The pairs of segments of two label maps that share a pixel, ordered by target and then prediction.
 
     Attributes:
         prediction_labels: (n,) int64; the labels that occur in the prediction, ascending.
@@ -64,7 +63,7 @@ def overlaps(prediction: npt.ArrayLike, target: npt.ArrayLike, *, ignore: npt.Ar
     """Count the pixels that each label of one map shares with each of the other.
 
     Args:
-        prediction: label map, integers ≥ 0 of any shape and integer dtype; a NumPy array or a CPU tensor.
+        prediction: label map, integers ≥ 0 or bools, of any shape; a NumPy array or torch tensor.
         target: label map of the same shape.
         ignore: bool map of the same shape; pixels that are True in it belong to no segment.
 
@@ -72,48 +71,46 @@ def overlaps(prediction: npt.ArrayLike, target: npt.ArrayLike, *, ignore: npt.Ar
         The pairs that share a pixel, every label that occurs included.
 
     Raises:
-        TypeError: if a map holds something else than integers.
-        ValueError: if the shapes differ, or a label is negative.
+        TypeError: if a map holds something else than integers or bools.
+        ValueError: if the shapes differ, the maps hold nothing, or a label is negative.
 
     Example:
         >>> found = overlaps(np.array([[1, 1, 2]]), np.array([[5, 0, 0]]))
         >>> found.target_labels.tolist(), found.target_areas.tolist()
         ([0, 5], [2, 1])
         >>> found.rows.tolist(), found.columns.tolist(), found.shared.tolist()
-        ([0, 0, 1], [0, 1, 0], [1, 1, 1])
+        ([0, 1, 0], [0, 0, 1], [1, 1, 1])
     """
     a, b = label_map(prediction, "prediction"), label_map(target, "target")
-    if a.shape != b.shape:
-        raise ValueError(f"prediction and target must have one shape, got {a.shape} and {b.shape}")
+    same_shape(a, b)
     if ignore is not None:
         keep = ~as_mask(ignore, "ignore")
         if keep.shape != a.shape:
             raise ValueError(f"ignore must have the shape of the maps, {a.shape}, got {keep.shape}")
         a, b = a[keep], b[keep]
-    first, second, shared = _pair_counts(a.ravel(), b.ravel())
-    prediction_labels, rows = np.unique(first, return_inverse=True)
-    target_labels, columns = np.unique(second, return_inverse=True)
+    nothing = np.zeros(0, np.int64)
+    pairs = count_pairs(a, b) if a.size else Contingency(nothing, nothing, nothing)
+    prediction_labels, rows = np.unique(pairs.prediction, return_inverse=True)
+    target_labels, columns = np.unique(pairs.target, return_inverse=True)
     return Overlaps(
         prediction_labels,
-        _sums(rows, shared, prediction_labels.size),
+        _sums(rows, pairs.counts, prediction_labels.size),
         target_labels,
-        _sums(columns, shared, target_labels.size),
+        _sums(columns, pairs.counts, target_labels.size),
         rows.astype(np.int64, copy=False),
         columns.astype(np.int64, copy=False),
-        shared,
+        pairs.counts,
     )
 
 
-def label_map(values: npt.ArrayLike, name: str) -> npt.NDArray[np.integer]:
-    """The array of a label map.
+def label_map(values: npt.ArrayLike, name: str) -> Labels:
+    """The array of a label map without negative labels.
 
     Raises:
-        TypeError: if it holds something else than integers.
+        TypeError: if it holds something else than integers or bools.
         ValueError: if a label is negative.
     """
-    labels = np.asarray(values)
-    if labels.dtype.kind not in "ui":
-        raise TypeError(f"{name} must be a label map of integers, got {labels.dtype}")
+    labels = as_labels(values, name)
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         place = tuple(int(i) for i in np.unravel_index(int(np.argmin(labels)), labels.shape))
         count = int(np.count_nonzero(labels < 0))
@@ -127,7 +124,7 @@ def as_mask(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
     Raises:
         TypeError: if it is not bool (an array of logits or of 0 and 255 is a mistake, not a mask).
     """
-    mask = np.asarray(values)
+    mask = as_array(values, name)
     if mask.dtype != np.bool_:
         raise TypeError(f"{name} must be a bool array, got {mask.dtype}; compare with a threshold first")
     return mask
@@ -138,32 +135,11 @@ def mask_pair(prediction: npt.ArrayLike, target: npt.ArrayLike) -> tuple[npt.NDA
 
     Raises:
         TypeError: if one is not bool.
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or the masks have no pixel.
     """
     a, b = as_mask(prediction, "prediction"), as_mask(target, "target")
-    if a.shape != b.shape:
-        raise ValueError(f"prediction and target must have one shape, got {a.shape} and {b.shape}")
+    same_shape(a, b)
     return a, b
-
-
-def _pair_counts(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> tuple[IntArray, IntArray, IntArray]:
-    """The pairs of labels at one place of two flat maps, ordered, and how often each occurs."""
-    if a.size == 0:
-        nothing = np.zeros(0, np.int64)
-        return nothing, nothing, nothing
-    high, wide = int(a.max()) + 1, int(b.max()) + 1
-    if high * wide <= max(_DENSE_PAIRS, a.size):
-        codes = a.astype(np.intp)
-        codes *= wide
-        codes += b.astype(np.intp, copy=False)
-        table = np.bincount(codes, minlength=high * wide)
-        found = np.flatnonzero(table)
-        return found // wide, found % wide, table[found].astype(np.int64, copy=False)
-    names_a, codes = np.unique(a, return_inverse=True)
-    names_b, others = np.unique(b, return_inverse=True)
-    pairs, counts = np.unique(codes.astype(np.int64) * names_b.size + others, return_counts=True)
-    first, second = np.divmod(pairs, names_b.size)
-    return names_a[first].astype(np.int64), names_b[second].astype(np.int64), counts.astype(np.int64)
 
 
 def _sums(places: npt.NDArray[np.integer], counts: IntArray, size: int) -> IntArray:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from linocut.metrics.overlaps import mask_pair
+from linocut.metrics.overlaps import as_mask, mask_pair
 from linocut.metrics.summary import FloatArray, Summary
 
 BoolArray = npt.NDArray[np.bool_]
@@ -220,7 +220,7 @@ class SurfaceDistances(Summary):
         distance = surface_distance(prediction, target, spacing=self.spacing, percentile=self.q)
         if math.isinf(distance.hausdorff):
             self.one_empty += 1
-        elif not np.asarray(target).any():
+        elif not as_mask(target, "target").any():
             self.both_empty += 1
         else:
             row = [[distance.hausdorff, distance.percentile, distance.average]]
