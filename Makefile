@@ -57,4 +57,4 @@ sanitize: $(VENV)/.stamp-test
 	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	  OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest tests/ops tests/data/test_rle.py \
-	  tests/metrics/test_confusion.py tests/metrics/test_contingency.py -m 'not slow'
+	  tests/metrics/test_confusion.py tests/metrics/test_contingency.py tests/metrics/test_runs.py -m 'not slow'
