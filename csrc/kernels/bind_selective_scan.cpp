@@ -78,6 +78,7 @@ void backward(Size batch, Size length, Size channels, Size states, bool half, bo
 
 void bind_selective_scan(nanobind::module_& m) {
   m.attr("scan_chunk") = kScanChunk;
+  m.attr("scan_block") = kScanBlock;
   m.def("scan_group", &scan_group);
   m.def("selective_scan", &forward);
   m.def("selective_scan_grad", &backward);

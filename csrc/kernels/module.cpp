@@ -11,7 +11,7 @@ namespace nb = nanobind;
 namespace {
 
 // Raised by one whenever a function's arguments or meaning change; src/linocut/native.py holds the same number.
-constexpr int kInterface = 1;
+constexpr int kInterface = 2;
 
 }  // namespace
 

@@ -1,9 +1,8 @@
 // h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t, y_t = C_t h_t + D x_t: the recurrence of Mamba (S6), where step size,
 // input and output maps depend on the token; with delta's bias and softplus and the gate silu(z) in the same pass.
 //
-// Lanes are channels. Channels go in groups, tokens in chunks: a chunk's inputs are laid out as float tiles, whatever
-// their strides and type, and the states of one vector of channels stay in registers over the chunk. What costs time is
-// one exp for every token, channel and state.
+// Lanes are channels. A vector of channels takes some tokens, then the next vector does, and so memory is read row by
+// row. What costs time is one exp for every token, channel and state.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +11,11 @@
 
 namespace linocut {
 
-// Tokens between two states that training keeps.
-constexpr std::ptrdiff_t kScanChunk = 64;
+// Tokens between two states that training keeps: so few that the way back through them stays in the nearest cache.
+constexpr std::ptrdiff_t kScanChunk = 16;
+
+// Channels that are kept next to each other, whole vectors of every instruction set.
+constexpr std::ptrdiff_t kScanBlock = 16;
 
 // A tensor (batch, length, channels or states) of any strides, counted in elements; data is null for an absent one.
 struct Strided {
@@ -30,13 +32,16 @@ struct SelectiveScan {
   const float* state;         // (batch, channels, states)
   Strided y;
   float* last;         // as state
-  float* checkpoints;  // (batch, chunks, states, channels), the states before each chunk; null if not wanted
+  float* checkpoints;  // (batch, chunks, blocks of channels, states, channels of a block), the states before each
+                       // chunk; null if not wanted
   int threads;
 };
 
 // Channels whose gradients of B and C are summed in one go; the caller sums over the groups. The same for any number of
-// threads, so that results are.
-constexpr std::ptrdiff_t scan_group(std::ptrdiff_t channels) { return channels > 128 ? 128 : (channels + 1) / 2; }
+// threads, so that results are, and whole blocks.
+constexpr std::ptrdiff_t scan_group(std::ptrdiff_t channels) {
+  return channels > 128 ? 128 : ((channels + 1) / 2 + kScanBlock - 1) / kScanBlock * kScanBlock;
+}
 
 struct SelectiveScanGrad {
   SelectiveScan forward;  // y and last are not used

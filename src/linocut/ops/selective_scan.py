@@ -20,7 +20,7 @@ symbol         meaning                               shape
 ``state``      h before the first token              (batch, channels, states)
 ============== ===================================== ==========================
 
-Cost: O(length · channels · states) time, most of it exponentials. Training keeps the states before every 64th token,
+Cost: O(length · channels · states) time, most of it exponentials. Training keeps the states before every 16th token,
 and works the others out again.
 """
 
@@ -95,9 +95,10 @@ def _job(softplus: bool, *inputs: Tensor | None) -> tuple[list[Any], list[Tensor
 
 
 def _new_checkpoints(x: Tensor, A: Tensor, state: Tensor, save: bool) -> Tensor:
-    """Room for the states before every chunk, if they are to be saved."""
-    chunks = -(-x.shape[1] // kernel.kernels().scan_chunk) if save else 0
-    return state.new_empty(x.shape[0], chunks, A.shape[1], x.shape[2])
+    """Room for the states before every chunk, block by block of channels, if they are to be saved."""
+    core = kernel.kernels()
+    chunks, blocks = (-(-x.shape[1] // core.scan_chunk) if save else 0), -(-x.shape[2] // core.scan_block)
+    return state.new_empty(x.shape[0], chunks, blocks, A.shape[1], core.scan_block)
 
 
 def _run(
