@@ -19,7 +19,16 @@ from linocut.data.files import atomic_path, write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PACKAGES = ("linocut", "torch", "numpy", "opencv-python-headless", "transformers", "scikit-image")
+PACKAGES = (
+    "linocut",
+    "torch",
+    "numpy",
+    "opencv-python-headless",
+    "transformers",
+    "scikit-image",
+    "scikit-learn",
+    "torchmetrics",
+)
 # Variables that change how threads wait and how memory is kept, and so the figures.
 ENVIRONMENT = (
     "OMP_NUM_THREADS",

@@ -93,6 +93,7 @@ class TestCounts:
             "backwards": lambda a: a[:, ::-1, ::-1],
             "one channel": lambda a: a[..., 1],
             "swapped bytes": lambda a: a.astype(a.dtype.newbyteorder()),
+            "at odd addresses": lambda a: np.frombuffer(b"." + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
             "repeated": lambda a: np.broadcast_to(a[:, :1], a.shape),
         }
         for name, view in views.items():

@@ -114,10 +114,10 @@ def chunks(first: Labels, second: Labels, *, in_order: bool = False) -> Iterator
         >>> [(a.tolist(), b.tolist()) for a, b in chunks(grid.T, grid.T, in_order=True)]
         [([0, 3, 1, 4, 2, 5], [0, 3, 1, 4, 2, 5])]
     """
-    if all(labels.flags.c_contiguous and labels.dtype.isnative for labels in (first, second)):
+    if all(x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative for x in (first, second)):
         yield first.reshape(-1), second.reshape(-1)
         return
-    copied: Any = ["readonly", "contig"]  # NumPy's stubs misspell it
+    copied: Any = ["readonly", "contig", "aligned"]  # NumPy's stubs misspell it
     pieces = np.nditer(
         [first, second],
         flags=["external_loop", "buffered", "zerosize_ok"],

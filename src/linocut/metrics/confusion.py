@@ -23,7 +23,10 @@ a class that both lack counts nowhere. A class that is itself an ``ignore`` valu
 NaN, and it is in no mean.
 
 The counts are summed over all images and the figures read once, at the end, as the benchmarks do (Pascal VOC,
-Cityscapes, CamVid). The mean of the figures of single images is another number.
+Cityscapes, CamVid). The mean of the figures of single images is another number: for the targets 0 0 1 1 and 0 0 0 0 and
+the predictions 0 0 1 0 and 0 0 0 1 the MIoU is (5/7 + 1/3)/2 = 0.524, and the mean of the two images' MIoUs 0.479. The
+second is what torchmetrics' ``segmentation.MeanIoU`` gives (its issue 2558); its ``MulticlassJaccardIndex`` gives the
+first.
 
 Sources: PA, MPA, MIoU, FWIoU: Long, Shelhamer, Darrell, *Fully Convolutional Networks for Semantic Segmentation*, CVPR
 2015, section 5; named so by Garcia-Garcia et al., *A Review on Deep Learning Techniques Applied to Semantic
