@@ -236,7 +236,8 @@ def main() -> None:
         extra={"known_difference": difference},
     )
     write(report, options.out, description)
-    plot_bars(report.timings, report.title, options.out / "metrics.png")
+    real = [Timing(t.name.removesuffix(", real"), t.cpu, t.system, t.wall) for t in report.timings if "real" in t.name]
+    plot_bars(real, "Confusion matrix, 4096²", options.out / "metrics.png")
 
 
 if __name__ == "__main__":
