@@ -281,7 +281,8 @@ def divided(inputs: int, outputs: int) -> AxisField:
         (2, True)
     """
     _positive(inputs=inputs, outputs=outputs)
-    taps = (Taps.of(range(i * inputs // outputs, -(-(i + 1) * inputs // outputs))) for i in range(outputs))
+    ends = ((i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs))
+    taps = (Taps(start, (1 << (stop - start)) - 1) for start, stop in ends)
     return _reduced(inputs, tuple(taps))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from linocut.vision.fields import algebra
 from linocut.vision.fields.algebra import AxisField, Taps
 from linocut.vision.fields.calls import Call, Rule
-from linocut.vision.fields.errors import GlobalOperationError, UnknownOperationError
-from linocut.vision.fields.lanes import Border, State, clamp, drop, lanes, needs_no_lane, plain, slide
+from linocut.vision.fields.errors import FieldError, GlobalOperationError, UnknownOperationError
+from linocut.vision.fields.lanes import Border, Parts, State, clamp, drop, lanes, needs_no_lane, plain, slide
 
 
 def _spread(value: Any, count: int, default: int = 0) -> list[int]:
@@ -58,6 +58,12 @@ def pool(count: int) -> Rule:
     return rule
 
 
+def _needs_size(parts: Parts) -> None:
+    """Refuse what is another field in an image of another size, if that is not given."""
+    if any(lane.edges is None for lane in lanes(parts)):
+        raise FieldError("depends on the size of the input; give it as input_size, (channels, *spatial)")
+
+
 def adaptive_pool(count: int) -> Rule:
     """Pooling to a given size; to a single output it is global."""
 
@@ -66,6 +72,7 @@ def adaptive_pool(count: int) -> Rule:
         for parts, outputs in zip(call.state(call.first)[-count:], call.shape[-count:], strict=True):
             if outputs == 1 and any(part.size > 1 for part in parts):
                 needs_no_lane(parts, "pools")
+            _needs_size(parts)
             steps.append(algebra.divided(parts[0].size if parts else 1, outputs))
         return _trailing(call, steps)
 
@@ -79,6 +86,8 @@ def interpolate(mode: str, count: int) -> Rule:
         if call.values.get("antialias"):
             raise UnknownOperationError("interpolates with an antialiasing filter")
         corners = bool(call.values.get("align_corners", False))
+        for parts in call.state(call.first)[-count:] if corners else ():
+            _needs_size(parts)
         given = [call.values.get(name) for name in _SCALES[count]]
         sizes = zip(call.values[call.first].shape[-count:], call.shape[-count:], given, strict=True)
         scales = [_scale(inputs, outputs, factor, corners=corners) for inputs, outputs, factor in sizes]
