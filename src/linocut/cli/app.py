@@ -10,6 +10,7 @@ from linocut.cli.console import Debug, OneLineErrors
 from linocut.cli.demo import demo
 from linocut.cli.evaluate import evaluate
 from linocut.cli.everything import everything
+from linocut.cli.metrics import metrics
 from linocut.cli.segment import segment
 from linocut.cli.semantic import semantic
 from linocut.cli.train import train
@@ -51,6 +52,8 @@ def linocut_command(
 
     linocut everything photos/ -o cut/
 
+    linocut metrics predictions/ truth/ -o report
+
     linocut demo
     """
 
@@ -60,6 +63,7 @@ app.command()(everything)
 app.command()(semantic)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(metrics)
 app.command()(demo)
 
 
