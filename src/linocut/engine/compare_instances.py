@@ -106,7 +106,7 @@ def compare_instances(
             progress(done, len(pairing.pairs))
     images = order_worst_first(rows, "ap")
     style = InstanceStyle(options.ignored)
-    notes = () if total.jaccard is not None else ('AJI is left out: it needs SciPy (pip install scipy).',)
+    notes = () if total.jaccard is not None else ('AJI is left out: it needs SciPy, pip install "linocut[metrics]".',)
     return Report(
         task="instance",
         prediction=prediction,
