@@ -62,30 +62,30 @@ void convolve(const MambaStep& job, std::ptrdiff_t batch, float* x) {
   }
 }
 
-// The scan of one sequence; lanes are states. delta becomes y, through the gate.
+// The scan of one sequence. delta becomes y, through the gate. Lanes are states; what a vector of channels reads of
+// them is summed at once.
 void scan(const MambaStep& job, std::ptrdiff_t batch, const float* x, const float* z, const float* B, const float* C,
           float* delta) {
   const auto channels = job.d_inner, states = job.d_state;
-  for (std::ptrdiff_t c = 0; c < channels; c += kLanes) {
-    const int left = static_cast<int>(channels - c < kLanes ? channels - c : kLanes);
-    store_n(delta + c, softplus(load_n(delta + c, left)), left);
-  }
-  for (std::ptrdiff_t c = 0; c < channels; ++c) {
-    const auto row = (batch * channels + c) * states;
-    const float step = delta[c], input = step * x[c];
-    vf y = splat(0.0f);
-    for (std::ptrdiff_t n = 0; n < states; n += kLanes) {
-      const int left = static_cast<int>(states - n < kLanes ? states - n : kLanes);
-      const vf decay = exp(-step * exp(load_n(job.A_log + c * states + n, left)));
-      const vf h = decay * load_n(job.h + row + n, left) + input * load_n(B + n, left);
-      store_n(job.next_h + row + n, h, left);
-      y += h * load_n(C + n, left);
+  for (std::ptrdiff_t first = 0; first < channels; first += kLanes) {
+    const int width = static_cast<int>(channels - first < kLanes ? channels - first : kLanes);
+    float steps[kLanes], read[kLanes * kLanes] = {};
+    store(steps, softplus(load_n(delta + first, width)));
+    for (int i = 0; i < width; ++i) {
+      const auto c = first + i, row = (batch * channels + c) * states;
+      const float step = steps[i], input = step * x[c];
+      vf y = splat(0.0f);
+      for (std::ptrdiff_t n = 0; n < states; n += kLanes) {
+        const int left = static_cast<int>(states - n < kLanes ? states - n : kLanes);
+        const vf decay = exp_negative(-step * exp(load_n(job.A_log + c * states + n, left)));
+        const vf h = decay * load_n(job.h + row + n, left) + input * load_n(B + n, left);
+        store_n(job.next_h + row + n, h, left);
+        y += h * load_n(C + n, left);
+      }
+      store(read + i * kLanes, y);
     }
-    delta[c] = sum(y) + job.D[c] * x[c];
-  }
-  for (std::ptrdiff_t c = 0; c < channels; c += kLanes) {
-    const int left = static_cast<int>(channels - c < kLanes ? channels - c : kLanes);
-    store_n(delta + c, load_n(delta + c, left) * silu(load_n(z + c, left)), left);
+    const vf y = sums(read) + load_n(job.D + first, width) * load_n(x + first, width);
+    store_n(delta + first, y * silu(load_n(z + first, width)), width);
   }
 }
 
