@@ -41,8 +41,11 @@ def assert_holds(path: Path, expected: np.ndarray) -> None:
 def grey_png(path: Path, values: np.ndarray, depth: int) -> None:
     """A grey PNG of few bits, which Pillow cannot write: rows without a filter, high bits first."""
     bits = np.unpackbits(values[..., np.newaxis], axis=2)[..., 8 - depth :].reshape(len(values), -1)
-    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, 0, 0, 0, 0)
+    write_png(path, values.shape, depth, b"".join(b"\0" + np.packbits(row).tobytes() for row in bits))
+
+
+def write_png(path: Path, shape: tuple[int, ...], depth: int, rows: bytes, interlace: int = 0) -> None:
+    header = struct.pack(">IIBBBBB", shape[1], shape[0], depth, 0, 0, 0, interlace)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
@@ -70,6 +73,15 @@ def test_wide_and_filtered_png(tmp_path: Path) -> None:
     for values in (WIDE, slope, (slope // 300).astype(np.uint8)):
         cv2.imwrite(str(tmp_path / "a.png"), values)
         assert_holds(tmp_path / "a.png", values)
+
+
+def test_an_interlaced_png_is_read_whole(tmp_path: Path) -> None:
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [NARROW[top::down, left::across] for left, top, across, down in passes]
+    write_png(
+        tmp_path / "a.png", NARROW.shape, 8, b"".join(b"\0" + row.tobytes() for p in parts for row in p), interlace=1
+    )
+    assert_holds(tmp_path / "a.png", NARROW)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1))

@@ -177,6 +177,7 @@ def test_photographs_lie_under_the_pictures(folders: tuple[Path, Path], tmp_path
     report = compare(*folders, classes=CLASSES, images=photos)
     kinds = {example.image.name: example.pictures[0].kind for example in report.examples}
     assert kinds == {"a": "image/jpeg", "b": "image/png"}, "the one without a photograph is drawn all the same"
+    assert report.notes[-1] == f"No image of the same name and size was found in {photos} for b."
 
 
 def test_instances(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.data.classes import Classes
-from linocut.engine.compare_pictures import picture_examples
+from linocut.engine.compare_pictures import photo_notes, picture_examples
 from linocut.engine.compare_rows import background_of, class_colours, class_rows, headline, image_row, notes, table_of
 from linocut.engine.compare_style import ClassStyle
 from linocut.engine.pairing import Pair, Pairing
@@ -127,6 +127,7 @@ def compare_classes(
     classes = class_rows(total.matrix, total.boundary, options.classes)
     background = background_of(classes, options.classes)
     style = ClassStyle(class_colours(count, options.classes), options.ignored, background, several=len(classes) > 2)
+    examples = picture_examples(images[: options.worst], pairing.pairs, style, options.images)
     return Report(
         task="semantic",
         prediction=prediction,
@@ -137,11 +138,11 @@ def compare_classes(
         classes=classes,
         confusion=table_of(total.matrix, classes),
         images=images,
-        examples=picture_examples(images[: options.worst], pairing.pairs, style, options.images),
+        examples=examples,
         legend=style.legend,
         missing=pairing.missing,
         extra=pairing.extra,
-        notes=notes(classes, options.classes, options.ignored),
+        notes=(*notes(classes, options.classes, options.ignored), *photo_notes(examples, options.images)),
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from linocut.engine.compare import CompareOptions, Progress
 from linocut.engine.compare_instance_style import InstanceStyle
-from linocut.engine.compare_pictures import picture_examples
+from linocut.engine.compare_pictures import photo_notes, picture_examples
 from linocut.engine.pairing import Pair, Pairing
 from linocut.metrics.aggregated_jaccard import AggregatedJaccard
 from linocut.metrics.instances import InstanceMatching
@@ -107,6 +107,7 @@ def compare_instances(
     images = order_worst_first(rows, "ap")
     style = InstanceStyle(options.ignored)
     notes = () if total.jaccard is not None else ('AJI is left out: it needs SciPy, pip install "linocut[metrics]".',)
+    examples = picture_examples(images[: options.worst], pairing.pairs, style, options.images)
     return Report(
         task="instance",
         prediction=prediction,
@@ -116,11 +117,11 @@ def compare_instances(
         rank="ap",
         thresholds=_thresholds(total.matching),
         images=images,
-        examples=picture_examples(images[: options.worst], pairing.pairs, style, options.images),
+        examples=examples,
         legend=style.legend,
         missing=pairing.missing,
         extra=pairing.extra,
-        notes=notes,
+        notes=(*notes, *photo_notes(examples, options.images)),
     )
 
 

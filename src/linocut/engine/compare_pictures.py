@@ -85,7 +85,15 @@ def picture_examples(
             size is done without.
     """
     by_name = {pair.name: pair for pair in pairs}
-    return tuple(Example(row, _pictures(row, by_name[row.name], style, images)) for row in rows)
+    return tuple(_example(row, by_name[row.name], style, images) for row in rows)
+
+
+def photo_notes(examples: Sequence[Example], images: Path | None) -> tuple[str, ...]:
+    """What to say of images that were asked for and could not be laid under."""
+    without = [example.image.name for example in examples if not example.on_photo]
+    if images is None or not without:
+        return ()
+    return (f"No image of the same name and size was found in {images} for {', '.join(without)}.",)
 
 
 def reduce(pair: Pair, style: Style, longest: int = LONGEST) -> Reduced:
@@ -130,7 +138,7 @@ def _shares(kinds: NDArray[np.uint8], step: int, height: int, width: int) -> NDA
     return shares
 
 
-def _pictures(row: ImageRow, pair: Pair, style: Style, images: Path | None) -> tuple[Picture, ...]:
+def _example(row: ImageRow, pair: Pair, style: Style, images: Path | None) -> Example:
     """Truth, prediction and mistakes of one image."""
     small = reduce(pair, style)
     photo = _photo(images, pair, small.true.shape)
@@ -139,7 +147,8 @@ def _pictures(row: ImageRow, pair: Pair, style: Style, images: Path | None) -> t
         (_labels_over(photo, small.predicted, style), "prediction", f"The predicted labels of {row.name}"),
         (_mistakes(photo, small, style), "mistakes", _describe(row)),
     )
-    return tuple(_encode(pixels, caption, alt, photo is not None) for pixels, caption, alt in panels)
+    pictures = tuple(_encode(pixels, caption, alt, photo is not None) for pixels, caption, alt in panels)
+    return Example(row, pictures, photo is not None)
 
 
 def _describe(row: ImageRow) -> str:

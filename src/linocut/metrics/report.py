@@ -105,10 +105,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """An image with pictures of where it is wrong."""
+    """An image with pictures of where it is wrong.
+
+    Attributes:
+        image: its figures.
+        pictures: truth, prediction and mistakes.
+        on_photo: they lie over what the labels are of.
+    """
 
     image: ImageRow
     pictures: tuple[Picture, ...]
+    on_photo: bool = False
 
 
 @dataclass(frozen=True)
