@@ -17,6 +17,7 @@ inline std::string isa_name(Isa isa) {
     case Isa::v2: return "v2";
     case Isa::v3: return "v3";
     case Isa::v4: return "v4";
+    case Isa::v4bf16: return "v4bf16";
     default: return "plain";
   }
 }
@@ -24,14 +25,14 @@ inline std::string isa_name(Isa isa) {
 inline std::vector<std::string> isas() {
   const auto widest = widest_isa();
   std::vector<std::string> result;
-  for (auto isa : {Isa::v2, Isa::v3, Isa::v4}) {
+  for (auto isa : {Isa::v2, Isa::v3, Isa::v4, Isa::v4bf16}) {
     if (isa <= widest) result.push_back(isa_name(isa));
   }
   return result.empty() ? std::vector<std::string>{isa_name(widest)} : result;
 }
 
 inline void use_isa_named(const std::string& wanted) {
-  for (auto isa : {Isa::plain, Isa::v2, Isa::v3, Isa::v4}) {
+  for (auto isa : {Isa::plain, Isa::v2, Isa::v3, Isa::v4, Isa::v4bf16}) {
     const bool runs = isa <= widest_isa() && (isa != Isa::plain || isas().front() == "plain");
     if (runs && isa_name(isa) == wanted) return use_isa(isa);
   }

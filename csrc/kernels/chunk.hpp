@@ -126,12 +126,45 @@ LINOCUT_INLINE void fill(Decays& decays, int rows, const float* log_decay, std::
 }
 
 // scores[t][s] = q_tᵀ k_s for s <= t, from k transposed; columns beyond t up to whole vectors are filled with whatever.
-LINOCUT_INLINE void causal_scores(int rows, int dim, const float* q, std::ptrdiff_t q_row, const float* k_transposed,
+// dim and q_row count factors.
+template <class F>
+LINOCUT_INLINE void causal_scores(int rows, int dim, const F* q, std::ptrdiff_t q_row, const F* k_transposed,
                                   float* scores) {
   for (int i = 0; i < rows; i += kBlockRows) {
     product<false>(rows - i < kBlockRows ? rows - i : kBlockRows, i + kBlockRows, dim, q + i * q_row, q_row, 1,
                    k_transposed, kScoreRow, scores + i * kScoreRow, kScoreRow);
   }
 }
+
+// Scores as the left side of a product; pairs with clean zeros beyond the diagonal, up to whole vectors.
+LINOCUT_INLINE const float* left_scores(int, const float* scores, float*) { return scores; }
+
+#if defined(__AVX512BF16__)
+LINOCUT_INLINE const Pair* left_scores(int rows, const float* scores, Pair* to) {
+  bf16* halves = &to->first;
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j <= i; j += kLanes) {
+      store(halves + i * kScoreRow + j, first_lanes(load(scores + i * kScoreRow + j), i + 1 - j));
+    }
+  }
+  return to;
+}
+
+// As pack_weighted, for the right side of a product; rows of the result are `to_row` pairs long.
+template <class T>
+LINOCUT_INLINE void pack_weighted(int rows, int columns, const T* from, std::ptrdiff_t from_row, const float* weight,
+                                  std::ptrdiff_t weight_row, Pair* to, std::ptrdiff_t to_row) {
+  const vf none = splat(0.0f);
+  for (int i = 0; i < rows; i += 2, from += 2 * from_row, to += to_row) {
+    const bool both = i + 1 < rows;
+    const float first = weight ? weight[i * weight_row] : 1.0f;
+    const float second = weight && both ? weight[(i + 1) * weight_row] : 1.0f;
+    for (int j = 0; j < columns; j += kLanes) {
+      const vf below = both ? second * load_n(from + from_row + j, columns - j) : none;
+      store(to + j, paired(first * load_n(from + j, columns - j), below));
+    }
+  }
+}
+#endif
 
 }  // namespace linocut::LINOCUT_ISA

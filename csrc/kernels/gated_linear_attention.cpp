@@ -1,5 +1,7 @@
 #include "gated_linear_attention.hpp"
 
+#include <type_traits>
+
 #include "chunk.hpp"
 #include "threads.hpp"
 
@@ -11,93 +13,133 @@ struct Item {
   std::ptrdiff_t batch, first_head, heads, begin, end;
 };
 
+// Tiles of floats; and of factors, what products take of them.
+template <class F>
 struct Tiles {
-  float *q, *k, *k_transposed, *scores, *decayed, *v, *weighted, *states, *norms;
+  float *q, *k, *scores, *decayed, *states, *norms;
+  F *k_transposed, *v, *weighted, *left_q, *left_k, *right_k, *left_scores, *right_state;
   int dim_row, value_row;
   Decays decays;
   float normaliser[kMaxChunk];
 };
 
-std::size_t tile_floats(const GatedLinearAttention& job) {
-  const std::size_t d = padded(job.dim), e = padded(job.value), heads = job.heads / job.groups;
-  return kMaxChunk * (3 * d + 2 * e + 2 * kMaxChunk) + heads * (job.dim * e + d);
-}
-
-Tiles tiles(const GatedLinearAttention& job, float* scratch) {
-  Tiles t;
+// Lays the tiles out from `base`; without one it only counts.
+template <class F>
+Tiles<F> tiles(const GatedLinearAttention& job, float* base, std::size_t* floats) {
+  Tiles<F> t{};
   t.dim_row = static_cast<int>(padded(job.dim));
   t.value_row = static_cast<int>(padded(job.value));
-  t.q = scratch;
-  t.k = t.q + kMaxChunk * t.dim_row;
-  t.k_transposed = t.k + kMaxChunk * t.dim_row;
-  t.v = t.k_transposed + kMaxChunk * t.dim_row;
-  t.weighted = t.v + kMaxChunk * t.value_row;
-  t.scores = t.weighted + kMaxChunk * t.value_row;
-  t.decayed = t.scores + kMaxChunk * kMaxChunk;
-  t.states = t.decayed + kMaxChunk * kMaxChunk;
-  t.norms = t.states + job.heads / job.groups * job.dim * t.value_row;
+  std::size_t used = 0;
+  const auto take = [&](auto*& tile, std::size_t count) {
+    if (base) tile = reinterpret_cast<std::remove_reference_t<decltype(tile)>>(base + used);
+    used += (count + 15) / 16 * 16;
+  };
+  const std::size_t d = t.dim_row, e = t.value_row, heads = job.heads / job.groups;
+  take(t.q, kMaxChunk * d), take(t.k, kMaxChunk * d);
+  take(t.scores, kMaxChunk * kMaxChunk), take(t.decayed, kMaxChunk * kMaxChunk);
+  take(t.states, heads * job.dim * e), take(t.norms, heads * d);
+  take(t.k_transposed, kMaxChunk * inner<F>(d));
+  take(t.v, inner<F>(kMaxChunk) * e), take(t.weighted, inner<F>(kMaxChunk) * e);
+  if (kIsPair<F>) {
+    take(t.left_q, kMaxChunk * inner<F>(d)), take(t.left_k, kMaxChunk * inner<F>(d));
+    take(t.right_k, inner<F>(kMaxChunk) * d), take(t.left_scores, kMaxChunk * inner<F>(kMaxChunk));
+    take(t.right_state, inner<F>(job.dim) * e);
+  }
+  if (floats) *floats = used;
   return t;
 }
 
-// Rows `first` and following of q S, times their decay, plus the causal part of scores · v, in registers.
-template <int Rows, int Vectors, class Write>
-LINOCUT_INLINE void read_block(const Tiles& t, int first, int column, int dim, const float* state, const float* before,
-                               const float* scores, const Write& write) {
+// What the outputs of a chunk and a head are made of, as factors.
+template <class F>
+struct Reading {
+  const F *q, *state, *scores, *v;
+  const float* before;  // decays; absent for 1
+  int rows, dim, value_row;
+  std::ptrdiff_t q_row;
+};
+
+// Adds the part of scores · v on the diagonal: a later token must not touch an earlier one, not even as zero times NaN.
+template <int Rows, int Vectors>
+LINOCUT_INLINE void add_diagonal(vf (&sums)[Rows][Vectors], const float* scores, const float* v, int value_row) {
+#pragma GCC unroll 12
+  for (int s = 0; s < Rows; ++s) {
+    vf values[Vectors];
+    for (int j = 0; j < Vectors; ++j) values[j] = load(v + s * value_row + j * kLanes);
+    for (int i = s; i < Rows; ++i) {
+      const vf factor = splat(scores[i * kScoreRow + s]);
+      for (int j = 0; j < Vectors; ++j) sums[i][j] += factor * values[j];
+    }
+  }
+}
+
+#if defined(__AVX512BF16__)
+template <int Rows, int Vectors>
+LINOCUT_INLINE void add_diagonal(vf (&sums)[Rows][Vectors], const Pair* scores, const Pair* v, int value_row) {
+#pragma GCC unroll 6
+  for (int s = 0; s < Rows; s += 2) {
+    vu values[Vectors];
+    for (int j = 0; j < Vectors; ++j) values[j] = load_factors(v + s / 2 * value_row + j * kLanes);
+    const vu alone = splat_factor(scores[s * inner<Pair>(kScoreRow) + s / 2]);
+    for (int j = 0; j < Vectors; ++j) sums[s][j] = add_product(sums[s][j], alone, first_of(values[j]));
+    for (int i = s + 1; i < Rows; ++i) {
+      const vu factor = splat_factor(scores[i * inner<Pair>(kScoreRow) + s / 2]);
+      for (int j = 0; j < Vectors; ++j) sums[i][j] = add_product(sums[i][j], factor, values[j]);
+    }
+  }
+}
+#endif
+
+// Rows `first`, an even number, and following of q S, times their decay, plus the causal part of scores · v, in
+// registers.
+template <int Rows, int Vectors, class F, class Write>
+LINOCUT_INLINE void read_block(const Reading<F>& r, int first, int column, const Write& write) {
   vf sums[Rows][Vectors];
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Vectors; ++j) sums[i][j] = splat(0.0f);
   }
-  const auto add = [&](const float* row, const float* factors, std::ptrdiff_t stride, int from) LINOCUT_LAMBDA {
-    vf values[Vectors];
-    for (int j = 0; j < Vectors; ++j) values[j] = load(row + column + j * kLanes);
-    for (int i = from; i < Rows; ++i) {
-      const vf factor = splat(factors[i * stride]);
-      for (int j = 0; j < Vectors; ++j) sums[i][j] += factor * values[j];
+  const auto add = [&](const F* row, const F* factors, std::ptrdiff_t stride) LINOCUT_LAMBDA {
+    decltype(load_factors(row)) values[Vectors];
+    for (int j = 0; j < Vectors; ++j) values[j] = load_factors(row + column + j * kLanes);
+    for (int i = 0; i < Rows; ++i) {
+      const auto factor = splat_factor(factors[i * stride]);
+      for (int j = 0; j < Vectors; ++j) sums[i][j] = add_product(sums[i][j], factor, values[j]);
     }
   };
-  const float* q = t.q + first * t.dim_row;
-  for (int p = 0; p < dim; ++p) add(state + p * t.value_row, q + p, t.dim_row, 0);
-  if (before) {
+  const int dim = static_cast<int>(inner<F>(r.dim)), earlier = static_cast<int>(inner<F>(first));
+  const F* q = r.q + first * r.q_row;
+  for (int p = 0; p < dim; ++p) add(r.state + p * r.value_row, q + p, r.q_row);
+  if (r.before) {
     for (int i = 0; i < Rows; ++i) {
-      for (int j = 0; j < Vectors; ++j) sums[i][j] *= before[first + i];
+      for (int j = 0; j < Vectors; ++j) sums[i][j] *= r.before[first + i];
     }
   }
-  const float* row = scores + first * kScoreRow;
-  for (int s = 0; s < first; ++s) add(t.v + s * t.value_row, row + s, kScoreRow, 0);
-  // a later token must not touch an earlier one, not even as zero times NaN
-#pragma GCC unroll 12
-  for (int s = 0; s < Rows; ++s) add(t.v + (first + s) * t.value_row, row + first + s, kScoreRow, s);
+  const F* scores = r.scores + first * inner<F>(kScoreRow);
+  for (int s = 0; s < earlier; ++s) add(r.v + s * r.value_row, scores + s, inner<F>(kScoreRow));
+  add_diagonal(sums, scores + earlier, r.v + earlier * r.value_row + column, r.value_row);
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Vectors; ++j) write(first + i, column + j * kLanes, sums[i][j]);
   }
 }
 
-template <int Vectors, class Write>
-LINOCUT_INLINE void read_columns(const Tiles& t, int rows, int column, int dim, const float* state, const float* before,
-                                 const float* scores, const Write& write) {
+template <int Vectors, class F, class Write>
+LINOCUT_INLINE void read_columns(const Reading<F>& r, int column, const Write& write) {
   int i = 0;
-  for (; i + kTileRows <= rows; i += kTileRows) {
-    read_block<kTileRows, Vectors>(t, i, column, dim, state, before, scores, write);
-  }
-  for (; i + 2 <= rows; i += 2) read_block<2, Vectors>(t, i, column, dim, state, before, scores, write);
-  for (; i < rows; ++i) read_block<1, Vectors>(t, i, column, dim, state, before, scores, write);
+  for (; i + kTileRows <= r.rows; i += kTileRows) read_block<kTileRows, Vectors>(r, i, column, write);
+  for (; i + 2 <= r.rows; i += 2) read_block<2, Vectors>(r, i, column, write);
+  for (; i < r.rows; ++i) read_block<1, Vectors>(r, i, column, write);
 }
 
-template <class Write>
-LINOCUT_INLINE void read_all(const Tiles& t, int rows, int dim, const float* state, const float* before,
-                             const float* scores, const Write& write) {
+template <class F, class Write>
+LINOCUT_INLINE void read_all(const Reading<F>& r, const Write& write) {
   int j = 0;
-  for (; j + kTileVectors * kLanes <= t.value_row; j += kTileVectors * kLanes) {
-    read_columns<kTileVectors>(t, rows, j, dim, state, before, scores, write);
-  }
-  for (; j + 2 * kLanes <= t.value_row; j += 2 * kLanes) {
-    read_columns<2>(t, rows, j, dim, state, before, scores, write);
-  }
-  for (; j < t.value_row; j += kLanes) read_columns<1>(t, rows, j, dim, state, before, scores, write);
+  for (; j + kTileVectors * kLanes <= r.value_row; j += kTileVectors * kLanes) read_columns<kTileVectors>(r, j, write);
+  for (; j + 2 * kLanes <= r.value_row; j += 2 * kLanes) read_columns<2>(r, j, write);
+  for (; j < r.value_row; j += kLanes) read_columns<1>(r, j, write);
 }
 
 // One over q_tᵀ z_t for every token of the chunk.
-LINOCUT_INLINE void normalisers(Tiles& t, int rows, const float* norm, const float* before, const float* scores) {
+template <class F>
+LINOCUT_INLINE void normalisers(Tiles<F>& t, int rows, const float* norm, const float* before, const float* scores) {
   for (int i = 0; i < rows; ++i) {
     vf total = splat(0.0f);
     for (int j = 0; j < t.dim_row; j += kLanes) total += load(t.q + i * t.dim_row + j) * load(norm + j);
@@ -110,32 +152,29 @@ LINOCUT_INLINE void normalisers(Tiles& t, int rows, const float* norm, const flo
   }
 }
 
-template <class T>
-void write_outputs(const GatedLinearAttention& job, Tiles& t, std::ptrdiff_t batch, std::ptrdiff_t head,
-                   std::ptrdiff_t start, int rows, const float* state, const float* norm, const float* before,
-                   const float* scores) {
+template <class T, class F>
+void write_outputs(const GatedLinearAttention& job, const Tiles<F>& t, const Reading<F>& r, std::ptrdiff_t batch,
+                   std::ptrdiff_t head, std::ptrdiff_t start) {
   T* y = static_cast<T*>(job.y) + ((batch * job.length + start) * job.heads + head) * job.value;
   const auto y_token = job.heads * job.value;
-  const int value = static_cast<int>(job.value), dim = static_cast<int>(job.dim);
+  const int value = static_cast<int>(job.value);
   if (job.normalize) {
-    normalisers(t, rows, norm, before, scores);
-    read_all(t, rows, dim, state, before, scores, [&](int i, int j, vf sums) LINOCUT_LAMBDA {
+    read_all(r, [&](int i, int j, vf sums) LINOCUT_LAMBDA {
       store_n(y + i * y_token + j, sums * t.normaliser[i], value - j);
     });
   } else if (job.skip) {
     const T* v = static_cast<const T*>(job.v) + (batch * job.length + start) * job.v_token + head * job.value;
     const float skip = job.skip[head];
-    read_all(t, rows, dim, state, before, scores, [&](int i, int j, vf sums) LINOCUT_LAMBDA {
+    read_all(r, [&](int i, int j, vf sums) LINOCUT_LAMBDA {
       store_n(y + i * y_token + j, sums + skip * load_n(v + i * job.v_token + j, value - j), value - j);
     });
   } else {
-    read_all(t, rows, dim, state, before, scores, [&](int i, int j, vf sums) LINOCUT_LAMBDA {
-      store_n(y + i * y_token + j, sums, value - j);
-    });
+    read_all(r, [&](int i, int j, vf sums) LINOCUT_LAMBDA { store_n(y + i * y_token + j, sums, value - j); });
   }
 }
 
-void save_checkpoint(const GatedLinearAttention& job, const Tiles& t, const Item& item, std::ptrdiff_t start) {
+template <class F>
+void save_checkpoint(const GatedLinearAttention& job, const Tiles<F>& t, const Item& item, std::ptrdiff_t start) {
   const auto segments = (job.length + job.segment - 1) / job.segment;
   const auto size = (job.value + job.normalize) * job.dim;
   for (std::ptrdiff_t h = 0; h < item.heads; ++h) {
@@ -147,7 +186,8 @@ void save_checkpoint(const GatedLinearAttention& job, const Tiles& t, const Item
   }
 }
 
-LINOCUT_INLINE void add_keys(const Tiles& t, int rows, float decay, const float* after, float* norm) {
+template <class F>
+LINOCUT_INLINE void add_keys(const Tiles<F>& t, int rows, float decay, const float* after, float* norm) {
   for (int j = 0; j < t.dim_row; j += kLanes) {
     vf total = decay * load(norm + j);
     for (int i = 0; i < rows; ++i) total += (after ? after[i] : 1.0f) * load(t.k + i * t.dim_row + j);
@@ -155,11 +195,32 @@ LINOCUT_INLINE void add_keys(const Tiles& t, int rows, float decay, const float*
   }
 }
 
+// Rows of v times their weight, and those as they stay in the state.
+template <class T>
+LINOCUT_INLINE void load_values(const Tiles<float>& t, int rows, int value, const T* v, std::ptrdiff_t v_token,
+                                const float* weight, std::ptrdiff_t heads, const float* after) {
+  pack_weighted(rows, value, v, v_token, weight, heads, t.v, t.value_row);
+  if (after) scale_rows(rows, t.value_row, after, t.v, t.value_row, t.weighted, t.value_row);
+}
+
+#if defined(__AVX512BF16__)
+template <class T>
+LINOCUT_INLINE void load_values(const Tiles<Pair>& t, int rows, int value, const T* v, std::ptrdiff_t v_token,
+                                const float* weight, std::ptrdiff_t heads, const float* after) {
+  pack_weighted(rows, value, v, v_token, weight, heads, t.v, t.value_row);
+  if (!after) return;
+  float kept[kMaxChunk];
+  for (int i = 0; i < rows; ++i) kept[i] = weight ? weight[i * heads] * after[i] : after[i];
+  pack_weighted(rows, value, v, v_token, kept, 1, t.weighted, t.value_row);
+}
+#endif
+
 // Runs an item from the states in its tiles and leaves the states after it there. Without outputs it only does the
 // latter, and multiplies up every head's decay in `total`.
-template <class T>
-void run(const GatedLinearAttention& job, Tiles& t, const Item& item, float* total) {
+template <class T, class F>
+void run(const GatedLinearAttention& job, Tiles<F>& t, const Item& item, float* total) {
   const int dim = static_cast<int>(job.dim), value = static_cast<int>(job.value), chunk = chunk_length(job);
+  const int q_row = static_cast<int>(inner<F>(t.dim_row));
   const auto group = item.first_head * job.groups / job.heads;
   const bool outputs = total == nullptr;
   for (std::ptrdiff_t start = item.begin; start < item.end; start += chunk) {
@@ -171,25 +232,25 @@ void run(const GatedLinearAttention& job, Tiles& t, const Item& item, float* tot
     const T* k = static_cast<const T*>(job.k) + token * job.k_token + group * dim;
     pack_mapped(job.map, rows, dim, k, job.k_token, t.k, t.dim_row);
     prefetch_rows(next, dim, k + rows * job.k_token, job.k_token);
+    const F* keys = right(rows, t.dim_row, t.k, t.dim_row, t.right_k);
+    const F* queries = nullptr;
     if (outputs) {
       pack_mapped(job.map, rows, dim, q, job.q_token, t.q, t.dim_row);
       prefetch_rows(next, dim, q + rows * job.q_token, job.q_token);
-      transpose(rows, dim, t.k, t.dim_row, t.k_transposed, kScoreRow);
-      causal_scores(rows, dim, t.q, t.dim_row, t.k_transposed, t.scores);
+      queries = left(rows, t.dim_row, t.q, t.dim_row, t.left_q);
+      const int factors = static_cast<int>(inner<F>(dim));
+      transpose(rows, factors, left(rows, t.dim_row, t.k, t.dim_row, t.left_k), q_row, t.k_transposed, kScoreRow);
+      causal_scores(rows, factors, queries, q_row, t.k_transposed, t.scores);
     }
     for (std::ptrdiff_t h = 0; h < item.heads; ++h) {
       const auto head = item.first_head + h;
       float *state = t.states + h * job.dim * t.value_row, *norm = t.norms + h * t.dim_row;
       const T* v = static_cast<const T*>(job.v) + token * job.v_token + head * value;
-      pack_weighted(rows, value, v, job.v_token, job.weight ? job.weight + token * job.heads + head : nullptr, job.heads,
-                    t.v, t.value_row);
-      prefetch_rows(next, value, v + rows * job.v_token, job.v_token);
-      const float *before = nullptr, *scores = t.scores, *weighted = t.v;
+      const float *before = nullptr, *after = nullptr, *scores = t.scores;
       float decay = 1.0f;
       if (job.log_decay) {
         fill(t.decays, rows, job.log_decay + token * job.heads + head, job.heads);
-        before = t.decays.before, decay = t.decays.total, scores = t.decayed, weighted = t.weighted;
-        scale_rows(rows, t.value_row, t.decays.after, t.v, t.value_row, t.weighted, t.value_row);
+        before = t.decays.before, after = t.decays.after, decay = t.decays.total, scores = t.decayed;
         for (int i = 0; i < rows && outputs; ++i) {
           for (int j = 0; j <= i; j += kLanes) {
             const int at = i * kScoreRow + j;
@@ -197,19 +258,27 @@ void run(const GatedLinearAttention& job, Tiles& t, const Item& item, float* tot
           }
         }
       }
+      load_values(t, rows, value, v, job.v_token, job.weight ? job.weight + token * job.heads + head : nullptr,
+                  job.heads, after);
+      prefetch_rows(next, value, v + rows * job.v_token, job.v_token);
       if (outputs) {
-        write_outputs<T>(job, t, item.batch, head, start, rows, state, norm, before, scores);
+        if (job.normalize) normalisers(t, rows, norm, before, scores);
+        const Reading<F> reading{queries, right(dim, t.value_row, state, t.value_row, t.right_state),
+                                 left_scores(rows, scores, t.left_scores), t.v, before, rows, dim, t.value_row, q_row};
+        write_outputs<T>(job, t, reading, item.batch, head, start);
       } else {
         total[head] *= decay;
       }
-      product_onto(dim, t.value_row, rows, decay, t.k, 1, t.dim_row, weighted, t.value_row, state, t.value_row);
-      if (job.normalize) add_keys(t, rows, decay, job.log_decay ? t.decays.after : nullptr, norm);
+      product_onto(dim, t.value_row, static_cast<int>(inner<F>(rows)), decay, keys, 1, t.dim_row,
+                   after ? t.weighted : t.v, t.value_row, state, t.value_row);
+      if (job.normalize) add_keys(t, rows, decay, after, norm);
     }
   }
 }
 
 // The states of an item's heads: into its tiles from where they are dense, and back.
-void load_states(const GatedLinearAttention& job, const Tiles& t, const Item& item, const float* state,
+template <class F>
+void load_states(const GatedLinearAttention& job, const Tiles<F>& t, const Item& item, const float* state,
                  const float* norm) {
   for (std::ptrdiff_t h = 0; h < item.heads; ++h) {
     const auto head = item.batch * job.heads + item.first_head + h;
@@ -225,7 +294,8 @@ void load_states(const GatedLinearAttention& job, const Tiles& t, const Item& it
   }
 }
 
-void store_states(const GatedLinearAttention& job, const Tiles& t, const Item& item, float* state, float* norm) {
+template <class F>
+void store_states(const GatedLinearAttention& job, const Tiles<F>& t, const Item& item, float* state, float* norm) {
   for (std::ptrdiff_t h = 0; h < item.heads; ++h) {
     const auto head = item.batch * job.heads + item.first_head + h;
     const float* from = t.states + h * job.dim * t.value_row;
@@ -284,9 +354,12 @@ void chain_pieces(const GatedLinearAttention& job, const Plan& p, float* start, 
 
 template <class T>
 void forward(const GatedLinearAttention& job) {
+  using F = Factor<T>;
   const Plan p = plan(job);
   const auto groups = job.batch * job.groups * p.parts, all = job.batch * job.heads;
-  const Scratch scratch(job.threads, tile_floats(job));
+  std::size_t floats = 0;
+  tiles<F>(job, nullptr, &floats);
+  const Scratch scratch(job.threads, floats);
   // for every piece: the states before it, and the decay over it
   const auto state_size = all * job.dim * job.value, norm_size = job.normalize ? all * job.dim : 0;
   const auto size = state_size + norm_size + all;
@@ -294,7 +367,7 @@ void forward(const GatedLinearAttention& job) {
   float* const start = starts.of(0);
   if (p.pieces > 1) {
     parallel_for(groups * (p.pieces - 1), job.threads, [&](std::ptrdiff_t index, int thread) {
-      Tiles t = tiles(job, scratch.of(thread));
+      Tiles<F> t = tiles<F>(job, scratch.of(thread), nullptr);
       const Item item = item_of(job, p, index, p.pieces - 1);
       float* to = start + (item.begin / p.piece_length + 1) * size;
       float* total = to + state_size + norm_size + item.batch * job.heads;
@@ -306,7 +379,7 @@ void forward(const GatedLinearAttention& job) {
     chain_pieces(job, p, start, size, state_size, norm_size);
   }
   parallel_for(groups * p.pieces, job.threads, [&](std::ptrdiff_t index, int thread) {
-    Tiles t = tiles(job, scratch.of(thread));
+    Tiles<F> t = tiles<F>(job, scratch.of(thread), nullptr);
     const Item item = item_of(job, p, index, p.pieces);
     const float* from = start + item.begin / (p.piece_length ? p.piece_length : 1) * size;
     const bool first = item.begin == 0;

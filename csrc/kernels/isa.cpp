@@ -12,7 +12,8 @@ Isa widest_isa() {
   const bool v4 = all(v3, __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
                       __builtin_cpu_supports("avx512cd"), __builtin_cpu_supports("avx512dq"),
                       __builtin_cpu_supports("avx512vl"));
-  return v4 ? Isa::v4 : v3 ? Isa::v3 : Isa::v2;
+  const bool v4bf16 = all(v4, __builtin_cpu_supports("avx512bf16"));
+  return v4bf16 ? Isa::v4bf16 : v4 ? Isa::v4 : v3 ? Isa::v3 : Isa::v2;
 #else
   return Isa::plain;
 #endif

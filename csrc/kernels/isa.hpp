@@ -19,11 +19,15 @@
   }                                   \
   namespace v4 {                      \
   declaration                         \
+  }                                   \
+  namespace v4bf16 {                  \
+  declaration                         \
   }
-#define LINOCUT_CALL(function, ...)                        \
-  (::linocut::isa() == ::linocut::Isa::v4   ? v4::function(__VA_ARGS__) \
-   : ::linocut::isa() == ::linocut::Isa::v3 ? v3::function(__VA_ARGS__) \
-                                            : v2::function(__VA_ARGS__))
+#define LINOCUT_CALL(function, ...)                                             \
+  (::linocut::isa() == ::linocut::Isa::v4bf16 ? v4bf16::function(__VA_ARGS__) \
+   : ::linocut::isa() == ::linocut::Isa::v4   ? v4::function(__VA_ARGS__)     \
+   : ::linocut::isa() == ::linocut::Isa::v3   ? v3::function(__VA_ARGS__)     \
+                                              : v2::function(__VA_ARGS__))
 #else
 #define LINOCUT_EACH_ISA(declaration) \
   namespace plain {                   \
@@ -34,8 +38,9 @@
 
 namespace linocut {
 
-// x86-64-v2 (SSE4.2), v3 (AVX2, FMA), v4 (AVX-512); plain is what the compiler takes for another architecture (NEON).
-enum class Isa { plain, v2, v3, v4 };
+// x86-64-v2 (SSE4.2), v3 (AVX2, FMA), v4 (AVX-512), v4bf16 (v4 with products of bf16); plain is what the compiler takes
+// for another architecture (NEON).
+enum class Isa { plain, v2, v3, v4, v4bf16 };
 
 // The build in use: the widest that this machine runs, unless another was chosen.
 Isa isa();

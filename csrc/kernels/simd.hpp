@@ -62,10 +62,15 @@ LINOCUT_INLINE vf load(const bf16* p) {
 
 // To the nearest, ties to even; a NaN stays one.
 LINOCUT_INLINE void store(bf16* p, vf v) {
+#if defined(__AVX512BF16__)
+  // denormal numbers become zero
+  const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+#else
   const vu bits = (vu)v;
   const vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const vu quiet = (bits >> 16) | 0x40u;
   const vh half = __builtin_convertvector((v == v) ? rounded : quiet, vh);
+#endif
   __builtin_memcpy(p, &half, sizeof half);
 }
 

@@ -7,9 +7,11 @@
 //       the same, added to keep * c[i][j]
 //
 // a_row, a_col say how A lies: (lda, 1) for A, (1, lda) for its transpose. n must be a multiple of kLanes. For A Bᵀ
-// transpose B first.
+// transpose B first. A and B may be pairs of bf16 as factors.hpp lays them out: then k, a_row, a_col and b_row count
+// pairs.
 #pragma once
 
+#include "factors.hpp"
 #include "simd.hpp"
 
 namespace linocut::LINOCUT_ISA {
@@ -20,19 +22,19 @@ constexpr int kTileRows = 6, kTileVectors = 4;  // 24 accumulators, 4 of B, 1 of
 constexpr int kTileRows = 6, kTileVectors = 2;  // 12, 2 and 1 in 16
 #endif
 
-template <bool Accumulate, int Rows, int Vectors>
-LINOCUT_INLINE void product_block(int k, float keep, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const float* b,
+template <bool Accumulate, int Rows, int Vectors, class F>
+LINOCUT_INLINE void product_block(int k, float keep, const F* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const F* b,
                                   std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
   vf sums[Rows][Vectors];
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Vectors; ++j) sums[i][j] = Accumulate ? keep * load(c + i * c_row + j * kLanes) : splat(0.0f);
   }
   for (int p = 0; p < k; ++p) {
-    vf row[Vectors];
-    for (int j = 0; j < Vectors; ++j) row[j] = load(b + p * b_row + j * kLanes);
+    decltype(load_factors(b)) row[Vectors];
+    for (int j = 0; j < Vectors; ++j) row[j] = load_factors(b + p * b_row + j * kLanes);
     for (int i = 0; i < Rows; ++i) {
-      const vf factor = splat(a[i * a_row + p * a_col]);
-      for (int j = 0; j < Vectors; ++j) sums[i][j] += factor * row[j];
+      const auto factor = splat_factor(a[i * a_row + p * a_col]);
+      for (int j = 0; j < Vectors; ++j) sums[i][j] = add_product(sums[i][j], factor, row[j]);
     }
   }
   for (int i = 0; i < Rows; ++i) {
@@ -40,9 +42,9 @@ LINOCUT_INLINE void product_block(int k, float keep, const float* a, std::ptrdif
   }
 }
 
-template <bool Accumulate, int Vectors>
-LINOCUT_INLINE void product_columns(int m, int k, float keep, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col,
-                                    const float* b, std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
+template <bool Accumulate, int Vectors, class F>
+LINOCUT_INLINE void product_columns(int m, int k, float keep, const F* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col,
+                                    const F* b, std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
   // narrower blocks take more rows: too few sums would wait for one another
   constexpr int kRows = Vectors == kTileVectors ? kTileRows : 2 * kTileRows;
   int i = 0;
@@ -60,9 +62,9 @@ LINOCUT_INLINE void product_columns(int m, int k, float keep, const float* a, st
   }
 }
 
-template <bool Accumulate>
-void product_tiles(int m, int n, int k, float keep, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const float* b,
-             std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
+template <bool Accumulate, class F>
+void product_tiles(int m, int n, int k, float keep, const F* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const F* b,
+                   std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
   int j = 0;
   for (; j + kTileVectors * kLanes <= n; j += kTileVectors * kLanes) {
     product_columns<Accumulate, kTileVectors>(m, k, keep, a, a_row, a_col, b + j, b_row, c + j, c_row);
@@ -75,14 +77,15 @@ void product_tiles(int m, int n, int k, float keep, const float* a, std::ptrdiff
   }
 }
 
-template <bool Accumulate>
-LINOCUT_INLINE void product(int m, int n, int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col,
-                            const float* b, std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
+template <bool Accumulate, class F>
+LINOCUT_INLINE void product(int m, int n, int k, const F* a, std::ptrdiff_t a_row, std::ptrdiff_t a_col, const F* b,
+                            std::ptrdiff_t b_row, float* c, std::ptrdiff_t c_row) {
   product_tiles<Accumulate>(m, n, k, 1.0f, a, a_row, a_col, b, b_row, c, c_row);
 }
 
-LINOCUT_INLINE void product_onto(int m, int n, int k, float keep, const float* a, std::ptrdiff_t a_row,
-                                 std::ptrdiff_t a_col, const float* b, std::ptrdiff_t b_row, float* c,
+template <class F>
+LINOCUT_INLINE void product_onto(int m, int n, int k, float keep, const F* a, std::ptrdiff_t a_row,
+                                 std::ptrdiff_t a_col, const F* b, std::ptrdiff_t b_row, float* c,
                                  std::ptrdiff_t c_row) {
   product_tiles<true>(m, n, k, keep, a, a_row, a_col, b, b_row, c, c_row);
 }
@@ -105,16 +108,16 @@ LINOCUT_INLINE void transpose_block(vf (&rows)[kLanes]) {
   }
 }
 
-// to[j][i] = from[i][j] for `rows` rows of `columns`; what lies beyond in `to` is left as it is.
-inline void transpose(int rows, int columns, const float* from, std::ptrdiff_t from_row, float* to,
-                      std::ptrdiff_t to_row) {
+// to[j][i] = from[i][j] for `rows` rows of `columns`; what lies beyond in `to` is left as it is. Of floats or pairs.
+template <class F>
+void transpose(int rows, int columns, const F* from, std::ptrdiff_t from_row, F* to, std::ptrdiff_t to_row) {
   const int whole_rows = rows / kLanes * kLanes, whole_columns = columns / kLanes * kLanes;
   for (int i = 0; i < whole_rows; i += kLanes) {
     for (int j = 0; j < whole_columns; j += kLanes) {
       vf block[kLanes];
-      for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * from_row + j);
+      for (int r = 0; r < kLanes; ++r) __builtin_memcpy(&block[r], from + (i + r) * from_row + j, sizeof(vf));
       transpose_block(block);
-      for (int r = 0; r < kLanes; ++r) store(to + (j + r) * to_row + i, block[r]);
+      for (int r = 0; r < kLanes; ++r) __builtin_memcpy(to + (j + r) * to_row + i, &block[r], sizeof(vf));
     }
   }
   for (int i = 0; i < rows; ++i) {
