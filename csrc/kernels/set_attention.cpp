@@ -57,7 +57,7 @@ LINOCUT_INLINE const T* at(const Tokens& x, Size batch, Size t, Size head) {
   return static_cast<const T*>(x.data) + batch * x.batch + t * x.length + head * x.heads;
 }
 
-// Rows of floats for a product: where they lie if they are whole vectors of floats, else a padded copy.
+// Rows of floats: where they lie if they are whole vectors of floats, else a padded copy.
 struct Rows {
   const float* data;
   Size row;
@@ -81,8 +81,8 @@ LINOCUT_INLINE bool direct(const bf16*, int, int) { return false; }
 LINOCUT_INLINE float* as_tile(float* to) { return to; }
 LINOCUT_INLINE float* as_tile(bf16*) { return nullptr; }
 
-template <class T>
-void product_to(int rows, int columns, int padded, int k, const float* a, Size a_row, const float* b, T* to, Size stride,
+template <class T, class F>
+void product_to(int rows, int columns, int padded, int k, const F* a, Size a_row, const F* b, T* to, Size stride,
                 float* tile) {
   if (direct(to, columns, padded)) return product<false>(rows, padded, k, a, a_row, 1, b, padded, as_tile(to), stride);
   product<false>(rows, padded, k, a, a_row, 1, b, padded, tile, padded);
@@ -106,8 +106,8 @@ struct Ahead {
   }
 };
 
-template <bool Accumulate, class... Next>
-void product_fetching(int m, int n, int k, const float* a, Size a_row, Size a_col, const float* b, Size b_row, float* c,
+template <bool Accumulate, class F, class... Next>
+void product_fetching(int m, int n, int k, const F* a, Size a_row, Size a_col, const F* b, Size b_row, float* c,
                       Size c_row, const Next&... next) {
   const int slices = (m + kTileRows - 1) / kTileRows;
   for (int i = 0; i < slices; ++i) {
@@ -117,26 +117,75 @@ void product_fetching(int m, int n, int k, const float* a, Size a_row, Size a_co
   }
 }
 
-// P as products take it: transposed for P x, as it is for the gradient.
+// Memory handed out in parts, or without any counted.
+class Parts {
+ public:
+  explicit Parts(float* memory) : memory_(memory) {}
+  std::size_t used() const { return used_; }
+  float* floats(Size count) {
+    float* part = memory_ ? memory_ + used_ : nullptr;
+    used_ += (static_cast<std::size_t>(count) + 15) / 16 * 16;
+    return part;
+  }
+  // Room for what left or right make of so many floats; they leave floats where they are.
+  template <class F>
+  F* factors(Size count) {
+    return kIsPair<F> ? reinterpret_cast<F*>(floats(inner<F>(count))) : nullptr;
+  }
+
+ private:
+  float* memory_;
+  std::size_t used_ = 0;
+};
+
+// What a thread works in: tiles of a block of tokens and of what it reads from, as floats and as sides of products.
+template <class F>
+struct Work {
+  float *x, *f, *slope, *values, *out, *scale, *below;  // a row a token
+  float *kv, *turned, *z, *m;                           // (features, value), that transposed, (features) each
+  F *left_x, *left_f, *right_f, *left_slope, *left_values, *right_values, *right_kv, *right_turned;
+
+  Work(const Tiles& t, Parts parts) : Work(t, &parts) {}
+  Work(const Tiles& t, Parts* parts) {
+    const Size dims = t.rows * t.dims, feats = t.rows * t.feats, vals = t.rows * t.vals, state = t.feats * t.vals;
+    x = parts->floats(dims), f = parts->floats(feats), slope = parts->floats(feats);
+    values = parts->floats(vals), out = parts->floats(vals);
+    scale = parts->floats(t.rows), below = parts->floats(t.rows);
+    kv = parts->floats(state), turned = parts->floats(state), z = parts->floats(t.feats), m = parts->floats(t.feats);
+    left_x = parts->factors<F>(dims), left_f = parts->factors<F>(feats), right_f = parts->factors<F>(feats);
+    left_slope = parts->factors<F>(feats);
+    left_values = parts->factors<F>(vals), right_values = parts->factors<F>(vals);
+    right_kv = parts->factors<F>(state), right_turned = parts->factors<F>(state);
+  }
+
+  static std::size_t size(const Tiles& t) {
+    Parts count(nullptr);
+    Work(t, &count);
+    return count.used();
+  }
+};
+
+// P as the right side of products: transposed for P x, as it is for the gradient.
+template <class F>
 class Projection {
  public:
-  Projection(const SetAttention& s, const Tiles& t)
-      : memory_(1, static_cast<std::size_t>(s.projection ? 2 * t.dims * t.feats : 0)),
-        left(memory_.of(0)),
-        right(left + (s.projection ? t.dims * t.feats : 0)) {
+  Projection(const SetAttention& s, const Tiles& t) : memory_(1, s.projection ? 4 * t.dims * t.feats : 0) {
     if (!s.projection) return;
-    float *l = memory_.of(0), *r = l + t.dims * t.feats;
+    Parts parts(memory_.of(0));
+    float *l = parts.floats(t.feats * t.dims), *r = parts.floats(t.feats * t.dims);
     for (int i = 0; i < t.feats * t.dims; ++i) l[i] = r[i] = 0;
     for (int i = 0; i < t.features; ++i) {
       for (int j = 0; j < t.dim; ++j) l[i * t.dims + j] = r[j * t.feats + i] = s.projection[i * t.dim + j];
     }
+    as_it_is = right(t.feats, t.dims, l, t.dims, parts.factors<F>(t.feats * t.dims));
+    turned = right(t.dims, t.feats, r, t.feats, parts.factors<F>(t.feats * t.dims));
   }
 
  private:
   Scratch memory_;
 
  public:
-  const float *left, *right;  // (features, dim) and (dim, features)
+  const F *as_it_is = nullptr, *turned = nullptr;  // (features, dim) and (dim, features)
 };
 
 template <FeatureMap map>
@@ -157,10 +206,11 @@ LINOCUT_INLINE void map_rows(const Tiles& t, int rows, const T* x, Size stride, 
   }
 }
 
-// The features of a block, (rows, feats); of the stabilised maps the exponents. `tile` takes a copy of x.
-template <class T>
-void map_block(const SetAttention& s, const Tiles& t, const Projection& p, int rows, const T* x, Size stride,
-               float* tile, float* f) {
+// The features of a block, (rows, feats); of the stabilised maps the exponents.
+template <class T, class F>
+void map_block(const SetAttention& s, const Tiles& t, const Projection<F>& p, int rows, const T* x, Size stride,
+               const Work<F>& w) {
+  float* f = w.f;
   switch (s.map) {
     case FeatureMap::elu_plus_one: return map_rows<FeatureMap::elu_plus_one>(t, rows, x, stride, f);
     case FeatureMap::relu: return map_rows<FeatureMap::relu>(t, rows, x, stride, f);
@@ -168,8 +218,9 @@ void map_block(const SetAttention& s, const Tiles& t, const Projection& p, int r
     case FeatureMap::random_features: break;
     default: return map_rows<FeatureMap::identity>(t, rows, x, stride, f);
   }
-  const Rows source = as_rows(rows, t.dim, t.dims, x, stride, tile);
-  product<false>(rows, t.feats, t.dims, source.data, source.row, 1, p.right, t.feats, f, t.feats);
+  const Rows source = as_rows(rows, t.dim, t.dims, x, stride, w.x);
+  product<false>(rows, t.feats, static_cast<int>(inner<F>(t.dims)), left(rows, t.dims, source.data, source.row, w.left_x),
+                 inner<F>(source.row), 1, p.turned, t.feats, f, t.feats);
   for (int r = 0; r < rows; ++r) {
     vf square = splat(0.0f);
     for (int j = 0; j < t.dims; j += kLanes) {
@@ -200,12 +251,14 @@ LINOCUT_INLINE void through_map(FeatureMap map, Size count, const float* f, floa
   }
 }
 
-// The gradient of tokens from that of their exponents or features, g, which has been through the map.
-template <class T>
-void to_tokens(const SetAttention& s, const Tiles& t, const Projection& p, int rows, const T* x, Size x_stride,
-               const float* g, T* to, Size to_stride, float* tile) {
+// The gradient of tokens from that of their exponents or features, the slope, which has been through the map.
+template <class T, class F>
+void to_tokens(const SetAttention& s, const Tiles& t, const Projection<F>& p, int rows, const T* x, Size x_stride,
+               T* to, Size to_stride, const Work<F>& w) {
+  const float *g = w.slope, *tile = w.x;
   if (s.map == FeatureMap::random_features) {
-    product<false>(rows, t.dims, t.feats, g, t.feats, 1, p.left, t.dims, tile, t.dims);
+    product<false>(rows, t.dims, static_cast<int>(inner<F>(t.feats)), left(rows, t.feats, g, t.feats, w.left_slope),
+                   inner<F>(t.feats), 1, p.as_it_is, t.dims, w.x, t.dims);
     for (int r = 0; r < rows; ++r) {
       vf total = splat(0.0f);
       for (int j = 0; j < t.feats; j += kLanes) total += load(g + r * t.feats + j);
@@ -286,21 +339,24 @@ void summarize(const SetSummarize& job) {
   const SetAttention& s = job.shape;
   const Tiles t(s);
   const Pieces pieces(s.length, t.rows);
-  const Projection p(s, t);
+  using F = Factor<T>;
+  const Projection<F> p(s, t);
   const Size sequences = s.batch * s.heads;
   const Scratch parts(sequences * pieces.count, Sums::size(t));
-  const Scratch scratch(s.threads, static_cast<std::size_t>(t.rows) * (t.dims + t.feats + t.vals));
+  const Scratch scratch(s.threads, Work<F>::size(t));
   parallel_for(sequences * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
-    float *tile = scratch.of(thread), *f = tile + t.rows * t.dims, *copy = f + t.rows * t.feats;
+    const Work<F> w(t, Parts(scratch.of(thread)));
     const Sums sums(parts.of(index), t);
     sums.clear(t);
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
-      map_block(s, t, p, rows, at<T>(job.k, batch, first, head), job.k.length, tile, f);
-      if (stabilised(s.map)) stabilise(t, rows, f, sums);
-      add_columns(t, rows, f, sums.z);
-      const Rows v = as_rows(rows, t.value, t.vals, at<T>(job.v, batch, first, head), job.v.length, copy);
-      product_fetching<true>(t.feats, t.vals, rows, f, 1, t.feats, v.data, v.row, sums.kv, t.vals,
+      map_block(s, t, p, rows, at<T>(job.k, batch, first, head), job.k.length, w);
+      if (stabilised(s.map)) stabilise(t, rows, w.f, sums);
+      add_columns(t, rows, w.f, sums.z);
+      const Rows v = as_rows(rows, t.value, t.vals, at<T>(job.v, batch, first, head), job.v.length, w.values);
+      product_fetching<true>(t.feats, t.vals, static_cast<int>(inner<F>(rows)),
+                             right(rows, t.feats, w.f, t.feats, w.right_f), 1, t.feats,
+                             right(rows, t.vals, v.data, v.row, w.right_values), v.row, sums.kv, t.vals,
                              Ahead<T>{at<T>(job.k, batch, first + t.rows, head), job.k.length, rows, t.dim},
                              Ahead<T>{at<T>(job.v, batch, first + t.rows, head), job.v.length, rows, t.value});
     });
@@ -313,84 +369,80 @@ void summarize(const SetSummarize& job) {
 
 template <class T>
 void summarize_grad(const SetSummarizeGrad& job) {
+  using F = Factor<T>;
   const SetAttention& s = job.shape;
   const Tiles t(s);
   const Pieces pieces(s.length, t.rows);
-  const Projection p(s, t);
-  const std::size_t floats = static_cast<std::size_t>(t.rows) * (t.dims + 2 * t.feats + 2 * t.vals) +
-                             static_cast<std::size_t>(t.feats) * (2 * t.vals + 2);
-  const Scratch scratch(s.threads, floats);
+  const Projection<F> p(s, t);
+  const Scratch scratch(s.threads, Work<F>::size(t));
+  const int feats = static_cast<int>(inner<F>(t.feats)), vals = static_cast<int>(inner<F>(t.vals));
   parallel_for(s.batch * s.heads * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
-    float *tile = scratch.of(thread), *f = tile + t.rows * t.dims, *slope = f + t.rows * t.feats;
-    float *copy = slope + t.rows * t.feats, *out = copy + t.rows * t.vals, *g = out + t.rows * t.vals;
-    float *turned = g + t.feats * t.vals, *gz = turned + t.feats * t.vals, *m = gz + t.feats;
-    for (int i = 0; i < t.feats * t.vals; ++i) g[i] = turned[i] = 0;
-    pack(t.features, t.value, job.grad_kv + sequence * t.features * t.value, t.value, g, t.vals);
-    transpose(t.features, t.vals, g, t.vals, turned, t.feats);
-    pack(1, t.features, job.grad_z + sequence * t.features, t.features, gz, t.feats);
+    const Work<F> w(t, Parts(scratch.of(thread)));
+    for (int i = 0; i < t.feats * t.vals; ++i) w.kv[i] = w.turned[i] = 0;
+    pack(t.features, t.value, job.grad_kv + sequence * t.features * t.value, t.value, w.kv, t.vals);
+    transpose(t.features, t.vals, w.kv, t.vals, w.turned, t.feats);
+    const F* grad_kv = right(t.feats, t.vals, w.kv, t.vals, w.right_kv);
+    const F* turned = right(t.vals, t.feats, w.turned, t.feats, w.right_turned);
+    pack(1, t.features, job.grad_z + sequence * t.features, t.features, w.z, t.feats);
     if (stabilised(s.map)) {
       for (int i = 0; i < t.feats; ++i) {
-        m[i] = i < t.features ? job.m[sequence * t.features + i] : __builtin_inff();
+        w.m[i] = i < t.features ? job.m[sequence * t.features + i] : __builtin_inff();
       }
     }
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
       const T *k = at<T>(job.k, batch, first, head), *values = at<T>(job.v, batch, first, head);
-      map_block(s, t, p, rows, k, job.k.length, tile, f);
+      map_block(s, t, p, rows, k, job.k.length, w);
       if (stabilised(s.map)) {
-        for (int i = 0; i < rows * t.feats; i += kLanes) store(f + i, exp(load(f + i) - load(m + i % t.feats)));
+        for (int i = 0; i < rows * t.feats; i += kLanes) store(w.f + i, exp(load(w.f + i) - load(w.m + i % t.feats)));
       }
       const Size row = (batch * s.length + first) * s.heads + head;
-      product_to(rows, t.value, t.vals, t.feats, f, t.feats, g, static_cast<T*>(job.grad_v) + row * t.value,
-                 s.heads * t.value, out);
-      for (int i = 0; i < rows * t.feats; i += kLanes) store(slope + i, load(gz + i % t.feats));
-      const Rows v = as_rows(rows, t.value, t.vals, values, job.v.length, copy);
-      product<true>(rows, t.feats, t.vals, v.data, v.row, 1, turned, t.feats, slope, t.feats);
-      through_map(s.map, static_cast<Size>(rows) * t.feats, f, slope);
-      to_tokens(s, t, p, rows, k, job.k.length, slope, static_cast<T*>(job.grad_k) + row * t.dim, s.heads * t.dim, tile);
+      product_to(rows, t.value, t.vals, feats, left(rows, t.feats, w.f, t.feats, w.left_f), feats, grad_kv,
+                 static_cast<T*>(job.grad_v) + row * t.value, s.heads * t.value, w.out);
+      for (int i = 0; i < rows * t.feats; i += kLanes) store(w.slope + i, load(w.z + i % t.feats));
+      const Rows v = as_rows(rows, t.value, t.vals, values, job.v.length, w.values);
+      product<true>(rows, t.feats, vals, left(rows, t.vals, v.data, v.row, w.left_values), inner<F>(v.row), 1, turned,
+                    t.feats, w.slope, t.feats);
+      through_map(s.map, static_cast<Size>(rows) * t.feats, w.f, w.slope);
+      to_tokens(s, t, p, rows, k, job.k.length, static_cast<T*>(job.grad_k) + row * t.dim, s.heads * t.dim, w);
     });
   });
 }
 
-// What the queries of one head read: kv, z and m as tiles, and the least normaliser.
-struct Summary {
-  float *kv, *z, *m, floor;
-
-  static std::size_t size(const Tiles& t) { return static_cast<std::size_t>(t.feats) * (t.vals + 2); }
-
-  Summary(float* memory, const SetRead& job, const Tiles& t, Size sequence)
-      : kv(memory), z(kv + t.feats * t.vals), m(z + t.feats), floor(0) {
-    for (int i = t.features * t.vals; i < t.feats * t.vals; ++i) kv[i] = 0;
-    pack(t.features, t.value, job.kv + sequence * t.features * t.value, t.value, kv, t.vals);
-    for (int i = 0; i < t.feats; ++i) {
-      const bool real = i < t.features;
-      z[i] = real && job.z ? job.z[sequence * t.features + i] : 0.0f;
-      m[i] = !real ? -__builtin_inff() : job.m ? job.m[sequence * t.features + i] : 0.0f;
-      floor += z[i];
-    }
-    floor = kEpsilon * max(floor / t.features, kEpsilon);
+// Loads what the queries of one head read, kv, z and m, as tiles, and gives the least normaliser.
+template <class F>
+float load_summary(const SetRead& job, const Tiles& t, Size sequence, const Work<F>& w) {
+  for (int i = t.features * t.vals; i < t.feats * t.vals; ++i) w.kv[i] = 0;
+  pack(t.features, t.value, job.kv + sequence * t.features * t.value, t.value, w.kv, t.vals);
+  float total = 0;
+  for (int i = 0; i < t.feats; ++i) {
+    const bool real = i < t.features;
+    w.z[i] = real && job.z ? job.z[sequence * t.features + i] : 0.0f;
+    w.m[i] = !real ? -__builtin_inff() : job.m ? job.m[sequence * t.features + i] : 0.0f;
+    total += w.z[i];
   }
-};
+  return kEpsilon * max(total / t.features, kEpsilon);
+}
 
 // The features of a block of queries and, in `scale`, what their products are multiplied by. Returns nothing else: a
 // scale that came from the floor is marked by its sign.
-template <class T>
-void map_queries(const SetRead& job, const Tiles& t, const Projection& p, const Summary& summary, int rows, const T* q,
-                 float* tile, float* f, float* scale) {
-  map_block(job.shape, t, p, rows, q, job.q.length, tile, f);
+template <class T, class F>
+void map_queries(const SetRead& job, const Tiles& t, const Projection<F>& p, float floor, int rows, const T* q,
+                 const Work<F>& w) {
+  map_block(job.shape, t, p, rows, q, job.q.length, w);
   const bool stable = stabilised(job.shape.map);
   for (int r = 0; r < rows; ++r) {
-    float* row = f + r * t.feats;
+    float* row = w.f + r * t.feats;
     if (stable) {
       vf top = splat(-__builtin_inff());
-      for (int j = 0; j < t.feats; j += kLanes) top = max(load(row + j) + load(summary.m + j), top);
+      for (int j = 0; j < t.feats; j += kLanes) top = max(load(row + j) + load(w.m + j), top);
       const float most = maximum(top);
-      for (int j = 0; j < t.feats; j += kLanes) store(row + j, exp(load(row + j) + load(summary.m + j) - most));
+      for (int j = 0; j < t.feats; j += kLanes) store(row + j, exp(load(row + j) + load(w.m + j) - most));
     }
     vf total = splat(0.0f);
-    for (int j = 0; j < t.feats; j += kLanes) total += load(row + j) * load(summary.z + j);
+    for (int j = 0; j < t.feats; j += kLanes) total += load(row + j) * load(w.z + j);
     const float normaliser = sum(total);
-    scale[r] = !job.z ? 1.0f : normaliser < summary.floor ? -1.0f / summary.floor : 1.0f / normaliser;
+    w.scale[r] = !job.z ? 1.0f : normaliser < floor ? -1.0f / floor : 1.0f / normaliser;
   }
 }
 
@@ -398,77 +450,89 @@ LINOCUT_INLINE float size(float x) { return x < 0 ? -x : x; }
 
 template <class T>
 void read(const SetRead& job) {
+  using F = Factor<T>;
   const SetAttention& s = job.shape;
   const Tiles t(s);
   const Pieces pieces(s.length, t.rows);
-  const Projection p(s, t);
-  const Scratch scratch(s.threads,
-                        static_cast<std::size_t>(t.rows) * (t.dims + t.feats + t.vals + 1) + Summary::size(t));
+  const Projection<F> p(s, t);
+  const Scratch scratch(s.threads, Work<F>::size(t));
+  const int feats = static_cast<int>(inner<F>(t.feats));
   parallel_for(s.batch * s.heads * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
-    float *tile = scratch.of(thread), *f = tile + t.rows * t.dims, *out = f + t.rows * t.feats;
-    float *scale = out + t.rows * t.vals;
-    const Summary summary(scale + t.rows, job, t, sequence);
+    const Work<F> w(t, Parts(scratch.of(thread)));
+    const float floor = load_summary(job, t, sequence, w);
+    const F* kv = right(t.feats, t.vals, w.kv, t.vals, w.right_kv);
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
-      map_queries(job, t, p, summary, rows, at<T>(job.q, batch, first, head), tile, f, scale);
+      map_queries(job, t, p, floor, rows, at<T>(job.q, batch, first, head), w);
       T* y = static_cast<T*>(job.y) + ((batch * s.length + first) * s.heads + head) * t.value;
-      product_fetching<false>(rows, t.vals, t.feats, f, t.feats, 1, summary.kv, t.vals, out, t.vals,
+      product_fetching<false>(rows, t.vals, feats, left(rows, t.feats, w.f, t.feats, w.left_f), feats, 1, kv, t.vals,
+                              w.out, t.vals,
                               Ahead<T>{at<T>(job.q, batch, first + t.rows, head), job.q.length, rows, t.dim},
                               Ahead<T>{y, s.heads * t.value, rows, t.value});
       for (int r = 0; r < rows; ++r, y += s.heads * t.value) {
-        const float factor = size(scale[r]);
-        for (int j = 0; j < t.value; j += kLanes) store_n(y + j, load(out + r * t.vals + j) * factor, t.value - j);
+        const float factor = size(w.scale[r]);
+        for (int j = 0; j < t.value; j += kLanes) store_n(y + j, load(w.out + r * t.vals + j) * factor, t.value - j);
       }
     });
   });
 }
 
+// The gradients of a block of queries, added to the sums of kv and z and written to `to`.
+template <class T, class F>
+void read_block_grad(const SetReadGrad& grad, const Tiles& t, const Projection<F>& p, int rows, const T* q, Size row,
+                     const F* turned, const Sums& sums, const Work<F>& w) {
+  const SetRead& job = grad.forward;
+  const SetAttention& s = job.shape;
+  const T *y = static_cast<const T*>(job.y) + row * t.value, *g = static_cast<const T*>(grad.grad_y) + row * t.value;
+  // of the numerator in `values`, of the normaliser in `below`
+  for (int r = 0; r < rows; ++r, y += s.heads * t.value, g += s.heads * t.value) {
+    const float factor = size(w.scale[r]);
+    vf dot = splat(0.0f);
+    for (int j = 0; j < t.vals; j += kLanes) {
+      const vf up = load_n(g + j, t.value - j) * factor;
+      store(w.values + r * t.vals + j, up);
+      dot += up * load_n(y + j, t.value - j);
+    }
+    w.below[r] = job.z && !(w.scale[r] < 0) ? -sum(dot) : 0.0f;
+  }
+  product<true>(t.feats, t.vals, static_cast<int>(inner<F>(rows)), right(rows, t.feats, w.f, t.feats, w.right_f), 1,
+                t.feats, right(rows, t.vals, w.values, t.vals, w.right_values), t.vals, sums.kv, t.vals);
+  for (int r = 0; r < rows; ++r) {
+    for (int j = 0; j < t.feats; j += kLanes) {
+      store(sums.z + j, load(sums.z + j) + w.below[r] * load(w.f + r * t.feats + j));
+      store(w.slope + r * t.feats + j, w.below[r] * load(w.z + j));
+    }
+  }
+  const int vals = static_cast<int>(inner<F>(t.vals));
+  product<true>(rows, t.feats, vals, left(rows, t.vals, w.values, t.vals, w.left_values), vals, 1, turned, t.feats,
+                w.slope, t.feats);
+  through_map(s.map, static_cast<Size>(rows) * t.feats, w.f, w.slope);
+  to_tokens(s, t, p, rows, q, job.q.length, static_cast<T*>(grad.grad_q) + row * t.dim, s.heads * t.dim, w);
+}
+
 template <class T>
 void read_grad(const SetReadGrad& grad) {
+  using F = Factor<T>;
   const SetRead& job = grad.forward;
   const SetAttention& s = job.shape;
   const Tiles t(s);
   const Pieces pieces(s.length, t.rows);
-  const Projection p(s, t);
+  const Projection<F> p(s, t);
   const Size sequences = s.batch * s.heads;
   const Scratch parts(sequences * pieces.count, Sums::size(t));
-  const Scratch scratch(s.threads, static_cast<std::size_t>(t.rows) * (t.dims + 2 * t.feats + t.vals + 2) +
-                                       Summary::size(t) + static_cast<std::size_t>(t.feats) * t.vals);
+  const Scratch scratch(s.threads, Work<F>::size(t));
   parallel_for(sequences * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
-    float *tile = scratch.of(thread), *f = tile + t.rows * t.dims, *slope = f + t.rows * t.feats;
-    float *above = slope + t.rows * t.feats, *scale = above + t.rows * t.vals, *below = scale + t.rows;
-    float* turned = below + t.rows;
-    const Summary summary(turned + t.feats * t.vals, job, t, sequence);
-    transpose(t.feats, t.vals, summary.kv, t.vals, turned, t.feats);
+    const Work<F> w(t, Parts(scratch.of(thread)));
+    const float floor = load_summary(job, t, sequence, w);
+    transpose(t.feats, t.vals, w.kv, t.vals, w.turned, t.feats);
+    const F* turned = right(t.vals, t.feats, w.turned, t.feats, w.right_turned);
     const Sums sums(parts.of(index), t);
     sums.clear(t);
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
       const T* q = at<T>(job.q, batch, first, head);
-      map_queries(job, t, p, summary, rows, q, tile, f, scale);
-      const Size row = (batch * s.length + first) * s.heads + head;
-      const T *y = static_cast<const T*>(job.y) + row * t.value, *g = static_cast<const T*>(grad.grad_y) + row * t.value;
-      // of the numerator in `above`, of the normaliser in `below`
-      for (int r = 0; r < rows; ++r, y += s.heads * t.value, g += s.heads * t.value) {
-        const float factor = size(scale[r]);
-        vf dot = splat(0.0f);
-        for (int j = 0; j < t.vals; j += kLanes) {
-          const vf up = load_n(g + j, t.value - j) * factor;
-          store(above + r * t.vals + j, up);
-          dot += up * load_n(y + j, t.value - j);
-        }
-        below[r] = job.z && !(scale[r] < 0) ? -sum(dot) : 0.0f;
-      }
-      product<true>(t.feats, t.vals, rows, f, 1, t.feats, above, t.vals, sums.kv, t.vals);
-      for (int r = 0; r < rows; ++r) {
-        for (int j = 0; j < t.feats; j += kLanes) {
-          store(sums.z + j, load(sums.z + j) + below[r] * load(f + r * t.feats + j));
-          store(slope + r * t.feats + j, below[r] * load(summary.z + j));
-        }
-      }
-      product<true>(rows, t.feats, t.vals, above, t.vals, 1, turned, t.feats, slope, t.feats);
-      through_map(s.map, static_cast<Size>(rows) * t.feats, f, slope);
-      to_tokens(s, t, p, rows, q, job.q.length, slope, static_cast<T*>(grad.grad_q) + row * t.dim, s.heads * t.dim, tile);
+      map_queries(job, t, p, floor, rows, q, w);
+      read_block_grad(grad, t, p, rows, q, (batch * s.length + first) * s.heads + head, turned, sums, w);
     });
   });
   for (Size i = 0; i < sequences; ++i) {
@@ -494,20 +558,20 @@ void features(const RandomFeatures& job) {
   const SetAttention& s = job.shape;
   const Tiles t(s);
   const Pieces pieces(s.length, t.rows);
-  const Projection p(s, t);
-  const Scratch scratch(s.threads, static_cast<std::size_t>(t.rows) * (t.dims + t.feats));
+  const Projection<Factor<T>> p(s, t);
+  const Scratch scratch(s.threads, Work<Factor<T>>::size(t));
   parallel_for(s.batch * s.heads * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
-    float *tile = scratch.of(thread), *f = tile + t.rows * t.dims;
+    const Work<Factor<T>> w(t, Parts(scratch.of(thread)));
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
-      map_block(s, t, p, rows, at<T>(job.x, batch, first, head), job.x.length, tile, f);
+      map_block(s, t, p, rows, at<T>(job.x, batch, first, head), job.x.length, w);
       for (int r = 0; r < rows; ++r) {
         const Size row = (batch * s.length + first + r) * s.heads + head;
-        const float most = row_maximum(t, f + r * t.feats);
+        const float most = row_maximum(t, w.f + r * t.feats);
         job.top[row] = most;
         T* to = static_cast<T*>(job.f) + row * t.features;
         for (int j = 0; j < t.features; j += kLanes) {
-          store_n(to + j, exp(load(f + r * t.feats + j) - most), t.features - j);
+          store_n(to + j, exp(load(w.f + r * t.feats + j) - most), t.features - j);
         }
       }
     });
@@ -519,23 +583,23 @@ void features_grad(const RandomFeaturesGrad& job) {
   const SetAttention& s = job.shape;
   const Tiles t(s);
   const Pieces pieces(s.length, t.rows);
-  const Projection p(s, t);
-  const Scratch scratch(s.threads, static_cast<std::size_t>(t.rows) * (t.dims + t.feats));
+  const Projection<Factor<T>> p(s, t);
+  const Scratch scratch(s.threads, Work<Factor<T>>::size(t));
   parallel_for(s.batch * s.heads * pieces.count, s.threads, [&](Size index, int thread) {
     const Size sequence = index / pieces.count, batch = sequence / s.heads, head = sequence % s.heads;
-    float *tile = scratch.of(thread), *slope = tile + t.rows * t.dims;
+    const Work<Factor<T>> w(t, Parts(scratch.of(thread)));
     blocks(pieces, index % pieces.count, t.rows, [&](Size first, int rows) {
       const Size row = (batch * s.length + first) * s.heads + head;
       for (int r = 0; r < rows; ++r) {
         const Size start = (row + r * s.heads) * t.features;
         for (int j = 0; j < t.feats; j += kLanes) {
           const int left = t.features - j;
-          store(slope + r * t.feats + j, load_n(static_cast<const T*>(job.f) + start + j, left) *
+          store(w.slope + r * t.feats + j, load_n(static_cast<const T*>(job.f) + start + j, left) *
                                              load_n(static_cast<const T*>(job.grad_f) + start + j, left));
         }
       }
-      to_tokens(s, t, p, rows, at<T>(job.x, batch, first, head), job.x.length, slope,
-                static_cast<T*>(job.grad_x) + row * t.dim, s.heads * t.dim, tile);
+      to_tokens(s, t, p, rows, at<T>(job.x, batch, first, head), job.x.length,
+                static_cast<T*>(job.grad_x) + row * t.dim, s.heads * t.dim, w);
     });
   });
 }
