@@ -40,7 +40,7 @@ struct Strand {
 };
 
 // A block of queries and a tile of keys that some of them see.
-struct Pair {
+struct Meeting {
   ptrdiff_t query, key;
   int rows, columns;
 
@@ -79,6 +79,12 @@ LINOCUT_INLINE float* take(float*& memory, ptrdiff_t floats) {
   return part;
 }
 
+// Room for what left or right make of so many floats; they leave floats where they are.
+template <class F>
+LINOCUT_INLINE F* take_factors(float*& memory, ptrdiff_t floats) {
+  return kIsPair<F> ? reinterpret_cast<F*>(take(memory, inner<F>(floats))) : nullptr;
+}
+
 LINOCUT_INLINE void scale_row(float* row, int n, float factor) {
   for (int j = 0; j < n; j += kLanes) store(row + j, load(row + j) * factor);
 }
@@ -99,51 +105,67 @@ LINOCUT_INLINE bool is_finite(const float* tile, ptrdiff_t n) {
   return sum(spoilt) == 0.0f;
 }
 
-// Tiles of a block; rows of queries and keys are `row` long, of scores kKeys.
+// Tiles of a block; rows of queries and keys are `row` long, of scores kKeys. The last five are sides of products.
+template <class F>
 struct Tiles {
   int dim, row;
-  float *q, *k, *k_turned, *v, *scores, *y, *tops, *sums;
+  float *q, *k, *v, *scores, *y, *tops, *sums;
+  F *left_q, *left_k, *k_turned, *right_v, *left_scores;
 
-  static ptrdiff_t floats(ptrdiff_t row) { return (2 * kQueries + 3 * kKeys) * row + kQueries * kKeys + 2 * kQueries; }
+  static ptrdiff_t floats(ptrdiff_t row) { return (3 * kQueries + 5 * kKeys) * row + 2 * kQueries * kKeys + 2 * kQueries; }
 
   Tiles(const LocalAttention& job, float*& memory)
       : dim(static_cast<int>(job.dim)), row(static_cast<int>(padded(static_cast<std::size_t>(job.dim)))) {
     q = take(memory, kQueries * row);
     k = take(memory, kKeys * row);
-    k_turned = take(memory, kKeys * row);
     v = take(memory, kKeys * row);
     scores = take(memory, kQueries * kKeys);
     y = take(memory, kQueries * row);
     tops = take(memory, kQueries);
     sums = take(memory, kQueries);
+    left_q = take_factors<F>(memory, kQueries * row);
+    left_k = take_factors<F>(memory, kKeys * row);
+    k_turned = reinterpret_cast<F*>(take(memory, kKeys * inner<F>(row)));
+    right_v = take_factors<F>(memory, kKeys * row);
+    left_scores = take_factors<F>(memory, kQueries * kKeys);
   }
+
+  // dim and row in factors
+  LINOCUT_INLINE int dims() const { return static_cast<int>(inner<F>(dim)); }
+  LINOCUT_INLINE int left_row() const { return static_cast<int>(inner<F>(row)); }
 };
 
-template <class T>
-LINOCUT_INLINE void pack_rows(const Tiles& tiles, const void* tensor, ptrdiff_t at, ptrdiff_t step, ptrdiff_t first,
+template <class T, class F>
+LINOCUT_INLINE void pack_rows(const Tiles<F>& tiles, const void* tensor, ptrdiff_t at, ptrdiff_t step, ptrdiff_t first,
                               int rows, float* to) {
   pack(rows, tiles.dim, static_cast<const T*>(tensor) + at + first * step, step, to, tiles.row);
 }
 
-template <class T>
-LINOCUT_INLINE void pack_queries(const LocalAttention& job, const Strand& strand, const Tiles& tiles, ptrdiff_t query,
-                                 int rows) {
+template <class T, class F>
+LINOCUT_INLINE void pack_queries(const LocalAttention& job, const Strand& strand, const Tiles<F>& tiles,
+                                 ptrdiff_t query, int rows) {
   pack_rows<T>(tiles, job.q, strand.query_at, strand.step, query, rows, tiles.q);
   scale_row(tiles.q, rows * tiles.row, job.scale);
 }
 
-// The keys and values of a tile, and the scores of a block against it.
-template <class T>
-void score(const LocalAttention& job, const Strand& strand, const Tiles& tiles, const Pair& pair) {
+// Rows of keys or values as the right side of a product with their transpose, by way of `between`.
+template <class F>
+LINOCUT_INLINE void turn(const Tiles<F>& tiles, int rows, const float* tile, F* between, F* to) {
+  transpose(rows, tiles.dims(), left(rows, tiles.row, tile, tiles.row, between), tiles.left_row(), to, kKeys);
+}
+
+// The keys and values of a tile, and the scores of a block, as the left side, against it.
+template <class T, class F>
+void score(const LocalAttention& job, const Strand& strand, const Tiles<F>& tiles, const F* q, const Meeting& pair) {
   pack_rows<T>(tiles, job.k, strand.key_at, strand.step, pair.key, pair.columns, tiles.k);
   pack_rows<T>(tiles, job.v, strand.key_at, strand.step, pair.key, pair.columns, tiles.v);
-  transpose(pair.columns, tiles.dim, tiles.k, tiles.row, tiles.k_turned, kKeys);
-  product<false>(pair.rows, static_cast<int>(padded(static_cast<std::size_t>(pair.columns))), tiles.dim, tiles.q,
-                 tiles.row, 1, tiles.k_turned, kKeys, tiles.scores, kKeys);
+  turn(tiles, pair.columns, tiles.k, tiles.left_k, tiles.k_turned);
+  product<false>(pair.rows, static_cast<int>(padded(static_cast<std::size_t>(pair.columns))), tiles.dims(), q,
+                 tiles.left_row(), 1, tiles.k_turned, kKeys, tiles.scores, kKeys);
 }
 
 // Puts a value where a row does not see a key, whatever stands there.
-LINOCUT_INLINE void hide(const Strand& strand, const Pair& pair, float* tile, float instead) {
+LINOCUT_INLINE void hide(const Strand& strand, const Meeting& pair, float* tile, float instead) {
   const vf lanes = __builtin_convertvector(lane_numbers(), vf);
   for (int i = 0; i < pair.rows; ++i) {
     const float from = static_cast<float>(pair.from(strand, i)), to = static_cast<float>(pair.to(strand, i));
@@ -156,7 +178,8 @@ LINOCUT_INLINE void hide(const Strand& strand, const Pair& pair, float* tile, fl
 }
 
 // Turns scores into weights under the running maximum, and scales what was summed up before to it.
-LINOCUT_INLINE void weigh(const Tiles& tiles, const Pair& pair) {
+template <class F>
+LINOCUT_INLINE void weigh(const Tiles<F>& tiles, const Meeting& pair) {
   for (int i = 0; i < pair.rows; ++i) {
     float* scores = tiles.scores + i * kKeys;
     vf top = load(scores);
@@ -175,24 +198,30 @@ LINOCUT_INLINE void weigh(const Tiles& tiles, const Pair& pair) {
   }
 }
 
-// Adds weights times rows of keys or values. Where these are not all finite, what has no weight must not reach a row.
-LINOCUT_INLINE void add_products(const Strand& strand, const Pair& pair, bool together, const float* weights,
-                                 const float* tile, int row, float* to_rows) {
+// Adds the scores' tile times rows of keys or values. Where these are not all finite, what has no weight must not reach
+// a row. `to_left` and `to_right` take the sides of the product.
+template <class F>
+LINOCUT_INLINE void add_products(const Strand& strand, const Tiles<F>& tiles, const Meeting& pair, bool together,
+                                 const float* tile, float* to_rows, F* to_right) {
+  const int row = tiles.row;
   if (together) {
-    product<true>(pair.rows, row, pair.columns, weights, kKeys, 1, tile, row, to_rows, row);
+    const F* weights = left(pair.rows, pair.columns, tiles.scores, kKeys, tiles.left_scores);
+    product<true>(pair.rows, row, static_cast<int>(inner<F>(pair.columns)), weights, inner<F>(kKeys), 1,
+                  right(pair.columns, row, tile, row, to_right), row, to_rows, row);
     return;
   }
   for (int i = 0; i < pair.rows; ++i) {
     const int from = pair.from(strand, i), to = pair.to(strand, i);
     if (from >= to) continue;
-    product<true>(1, row, to - from, weights + i * kKeys + from, kKeys, 1, tile + from * row, row, to_rows + i * row,
-                  row);
+    product<true>(1, row, to - from, tiles.scores + i * kKeys + from, kKeys, 1, tile + from * row, row,
+                  to_rows + i * row, row);
   }
 }
 
-template <class T>
-void block(const LocalAttention& job, const Strand& strand, const Tiles& tiles, ptrdiff_t query, int rows) {
+template <class T, class F>
+void block(const LocalAttention& job, const Strand& strand, const Tiles<F>& tiles, ptrdiff_t query, int rows) {
   pack_queries<T>(job, strand, tiles, query, rows);
+  const F* q = left(rows, tiles.row, tiles.q, tiles.row, tiles.left_q);
   clear(tiles.y, rows * tiles.row);
   for (int i = 0; i < rows; ++i) {
     tiles.tops[i] = kLow;
@@ -200,13 +229,13 @@ void block(const LocalAttention& job, const Strand& strand, const Tiles& tiles, 
   }
   const Span span(strand, query, rows);
   for (ptrdiff_t key = span.first; key < span.end; key += kKeys) {
-    const Pair pair{query, key, rows, at_most(span.end - key, kKeys)};
+    const Meeting pair{query, key, rows, at_most(span.end - key, kKeys)};
     const bool whole = pair.is_whole(strand);
-    score<T>(job, strand, tiles, pair);
+    score<T>(job, strand, tiles, q, pair);
     if (!whole) hide(strand, pair, tiles.scores, -__builtin_inff());
     weigh(tiles, pair);
-    add_products(strand, pair, whole || is_finite(tiles.v, pair.columns * tiles.row), tiles.scores, tiles.v, tiles.row,
-                 tiles.y);
+    add_products(strand, tiles, pair, whole || is_finite(tiles.v, pair.columns * tiles.row), tiles.v, tiles.y,
+                 tiles.right_v);
   }
   T* y = static_cast<T*>(job.y) + strand.query_at + query * strand.step;
   for (int i = 0; i < rows; ++i, y += strand.step) {
@@ -222,32 +251,41 @@ void block(const LocalAttention& job, const Strand& strand, const Tiles& tiles, 
 template <class T>
 void forward(const LocalAttention& job) {
   const ptrdiff_t blocks = ((job.queries + job.dilation - 1) / job.dilation + kQueries - 1) / kQueries;
-  const Scratch scratch(job.threads, static_cast<std::size_t>(Tiles::floats(job.dim + kLanes)));
+  using F = Factor<T>;
+  const Scratch scratch(job.threads, static_cast<std::size_t>(Tiles<F>::floats(job.dim + kLanes)));
   parallel_for(job.batch * job.heads * job.dilation * blocks, job.threads, [&](ptrdiff_t index, int thread) {
     const Strand strand(job, index / blocks);
     const ptrdiff_t query = index % blocks * kQueries;
     if (query >= strand.queries) return;
     float* memory = scratch.of(thread);
-    block<T>(job, strand, Tiles(job, memory), query, at_most(strand.queries - query, kQueries));
+    block<T>(job, strand, Tiles<F>(job, memory), query, at_most(strand.queries - query, kQueries));
   });
 }
 
 // Tiles of the backward pass; those of the forward pass hold y's gradient in y, and in sums its product with y.
+template <class F>
 struct Grads {
-  float *v_turned, *weights, *q, *sum;
+  float *weights, *q, *sum;
+  F *v_turned, *left_y, *right_y, *right_q, *right_weights;
 
-  static ptrdiff_t floats(ptrdiff_t row) { return (2 * kKeys + kQueries) * row + kQueries * kKeys; }
+  static ptrdiff_t floats(ptrdiff_t row) { return (2 * kKeys + 4 * kQueries) * row + 2 * kQueries * kKeys; }
 
-  Grads(const Tiles& tiles, float*& memory) {
-    v_turned = take(memory, kKeys * tiles.row);
+  Grads(const Tiles<F>& tiles, float*& memory) {
     weights = take(memory, kQueries * kKeys);
     q = take(memory, kQueries * tiles.row);
     sum = take(memory, kKeys * tiles.row);
+    v_turned = reinterpret_cast<F*>(take(memory, kKeys * inner<F>(tiles.row)));
+    left_y = take_factors<F>(memory, kQueries * tiles.row);
+    right_y = take_factors<F>(memory, kQueries * tiles.row);
+    right_q = take_factors<F>(memory, kQueries * tiles.row);
+    right_weights = take_factors<F>(memory, kQueries * kKeys);
   }
 };
 
 // Adds a tile to the gradients of keys or values.
-LINOCUT_INLINE void add_rows(const Strand& strand, const Tiles& tiles, const Pair& pair, const float* tile, float* grad) {
+template <class F>
+LINOCUT_INLINE void add_rows(const Strand& strand, const Tiles<F>& tiles, const Meeting& pair, const float* tile,
+                             float* grad) {
   grad += strand.key_at + pair.key * strand.step;
   for (int i = 0; i < pair.columns; ++i, grad += strand.step) {
     for (int j = 0; j < tiles.dim; j += kLanes) {
@@ -257,13 +295,15 @@ LINOCUT_INLINE void add_rows(const Strand& strand, const Tiles& tiles, const Pai
   }
 }
 
-// The sum over a pair's rows of weight times row, for each of its keys, in grads.sum. Apart, a NaN in a row does not
-// reach the keys that it does not see.
-LINOCUT_INLINE void sum_rows(const Strand& strand, const Tiles& tiles, const Grads& grads, const Pair& pair, bool apart,
-                             const float* weights, const float* from_rows) {
+// The sum over a pair's rows of weight times row, for each of its keys, in grads.sum; `rows` is the same as
+// `from_rows`, as the right side of a product. Apart, a NaN in a row does not reach the keys that it does not see.
+template <class F>
+LINOCUT_INLINE void sum_rows(const Strand& strand, const Tiles<F>& tiles, const Grads<F>& grads, const Meeting& pair,
+                             bool apart, const float* weights, const float* from_rows, const F* rows) {
   const int row = tiles.row;
   if (!apart) {
-    product<false>(pair.columns, row, pair.rows, weights, 1, kKeys, from_rows, row, grads.sum, row);
+    product<false>(pair.columns, row, static_cast<int>(inner<F>(pair.rows)),
+                   right(pair.rows, kKeys, weights, kKeys, grads.right_weights), 1, kKeys, rows, row, grads.sum, row);
     return;
   }
   clear(grads.sum, pair.columns * row);
@@ -276,14 +316,15 @@ LINOCUT_INLINE void sum_rows(const Strand& strand, const Tiles& tiles, const Gra
 }
 
 // The weights of a pair from the scores, and then the scores' gradients in their place.
-LINOCUT_INLINE void weigh_back(const Tiles& tiles, const Grads& grads, const Pair& pair) {
-  const int row = tiles.row, columns = static_cast<int>(padded(static_cast<std::size_t>(pair.columns)));
+template <class F>
+LINOCUT_INLINE void weigh_back(const Tiles<F>& tiles, const Grads<F>& grads, const F* y, const Meeting& pair) {
+  const int columns = static_cast<int>(padded(static_cast<std::size_t>(pair.columns)));
   for (int i = 0; i < pair.rows; ++i) {
     for (int j = 0; j < pair.columns; j += kLanes) {
       store(grads.weights + i * kKeys + j, exp(load(tiles.scores + i * kKeys + j) - tiles.tops[i]));
     }
   }
-  product<false>(pair.rows, columns, tiles.dim, tiles.y, row, 1, grads.v_turned, kKeys, tiles.scores, kKeys);
+  product<false>(pair.rows, columns, tiles.dims(), y, tiles.left_row(), 1, grads.v_turned, kKeys, tiles.scores, kKeys);
   for (int i = 0; i < pair.rows; ++i) {
     for (int j = 0; j < pair.columns; j += kLanes) {
       const ptrdiff_t at = i * kKeys + j;
@@ -292,8 +333,8 @@ LINOCUT_INLINE void weigh_back(const Tiles& tiles, const Grads& grads, const Pai
   }
 }
 
-template <class T>
-void block_back(const LocalAttentionGrad& grad, const Strand& strand, const Tiles& tiles, const Grads& grads,
+template <class T, class F>
+void block_back(const LocalAttentionGrad& grad, const Strand& strand, const Tiles<F>& tiles, const Grads<F>& grads,
                 ptrdiff_t query, int rows) {
   const LocalAttention& job = grad.forward;
   const int row = tiles.row;
@@ -308,25 +349,28 @@ void block_back(const LocalAttentionGrad& grad, const Strand& strand, const Tile
   }
   pack_queries<T>(job, strand, tiles, query, rows);
   clear(grads.q, rows * row);
+  const F *q = left(rows, row, tiles.q, row, tiles.left_q), *y = left(rows, row, tiles.y, row, grads.left_y);
+  const F *right_q = right(rows, row, tiles.q, row, grads.right_q);
+  const F *right_y = right(rows, row, tiles.y, row, grads.right_y);
   const bool are_finite = is_finite(tiles.q, rows * row) && is_finite(tiles.y, rows * row);
   const Span span(strand, query, rows);
   for (ptrdiff_t key = span.first; key < span.end; key += kKeys) {
-    const Pair pair{query, key, rows, at_most(span.end - key, kKeys)};
-    score<T>(job, strand, tiles, pair);
+    const Meeting pair{query, key, rows, at_most(span.end - key, kKeys)};
+    score<T>(job, strand, tiles, q, pair);
     const bool whole = pair.is_whole(strand);
     if (!whole) hide(strand, pair, tiles.scores, -__builtin_inff());
-    transpose(pair.columns, tiles.dim, tiles.v, row, grads.v_turned, kKeys);
-    weigh_back(tiles, grads, pair);
+    turn(tiles, pair.columns, tiles.v, tiles.left_k, grads.v_turned);
+    weigh_back(tiles, grads, y, pair);
     if (!whole) {
       // 0 times NaN is no zero
       hide(strand, pair, grads.weights, 0.0f);
       hide(strand, pair, tiles.scores, 0.0f);
     }
-    sum_rows(strand, tiles, grads, pair, !whole && !are_finite, grads.weights, tiles.y);
+    sum_rows(strand, tiles, grads, pair, !whole && !are_finite, grads.weights, tiles.y, right_y);
     add_rows(strand, tiles, pair, grads.sum, grad.grad_v);
-    sum_rows(strand, tiles, grads, pair, !whole && !are_finite, tiles.scores, tiles.q);
+    sum_rows(strand, tiles, grads, pair, !whole && !are_finite, tiles.scores, tiles.q, right_q);
     add_rows(strand, tiles, pair, grads.sum, grad.grad_k);
-    add_products(strand, pair, whole || is_finite(tiles.k, pair.columns * row), tiles.scores, tiles.k, row, grads.q);
+    add_products(strand, tiles, pair, whole || is_finite(tiles.k, pair.columns * row), tiles.k, grads.q, tiles.right_v);
   }
   T* out = static_cast<T*>(grad.grad_q) + strand.query_at + query * strand.step;
   for (int i = 0; i < rows; ++i, out += strand.step) {
@@ -339,13 +383,14 @@ void block_back(const LocalAttentionGrad& grad, const Strand& strand, const Tile
 template <class T>
 void backward(const LocalAttentionGrad& grad) {
   const LocalAttention& job = grad.forward;
+  using F = Factor<T>;
   const ptrdiff_t row = job.dim + kLanes;
-  const Scratch scratch(job.threads, static_cast<std::size_t>(Tiles::floats(row) + Grads::floats(row)));
+  const Scratch scratch(job.threads, static_cast<std::size_t>(Tiles<F>::floats(row) + Grads<F>::floats(row)));
   parallel_for(job.batch * job.heads * job.dilation, job.threads, [&](ptrdiff_t index, int thread) {
     const Strand strand(job, index);
     float* memory = scratch.of(thread);
-    const Tiles tiles(job, memory);
-    const Grads grads(tiles, memory);
+    const Tiles<F> tiles(job, memory);
+    const Grads<F> grads(tiles, memory);
     for (ptrdiff_t query = 0; query < strand.queries; query += kQueries) {
       block_back<T>(grad, strand, tiles, grads, query, at_most(strand.queries - query, kQueries));
     }
