@@ -7,6 +7,8 @@
 //
 // S, S' are kept transposed, (value, dim). A normaliser is one more column of V, all ones, whose dY is the gradient of
 // the denominator; the gradient of a decay is the sum of what passes over it.
+#include <type_traits>
+
 #include "chunk.hpp"
 #include "gated_linear_attention.hpp"
 #include "threads.hpp"
@@ -18,45 +20,58 @@ struct Item {
   std::ptrdiff_t batch, group, begin, end;
 };
 
+// Tiles of floats; and of factors, what products take of them.
+template <class F>
 struct Tiles {
   int dim, value, columns;              // columns: value, and one for the normaliser
   int dim_row, value_row, column_row;   // row lengths of tiles
   float *q, *k, *grad_q, *grad_k;       // of a segment
   float *scores, *grad_scores;          // of every chunk of a segment, the latter summed over heads
-  float *k_transposed, *v, *v_transposed, *grad_y, *kept, *read, *dp, *pd, *grad_v, *through;
+  float *v, *grad_y, *kept, *read, *dp, *pd, *grad_v, *through;
   float *states, *grad_state, *grad_states;
+  F *k_transposed, *v_transposed;
+  F *left_q, *left_k, *right_q, *right_k;  // of a segment
+  F *left_scores, *right_scores, *left_columns, *right_columns, *right_state;
   Decays decays;
   float normaliser[kMaxChunk];
+
+  // Numbers of the inner dimension, as factors.
+  static LINOCUT_INLINE int factors(int n) { return static_cast<int>(inner<F>(n)); }
+
+  // Where the factors of a tile of a segment or a chunk begin that belong to a row.
+  LINOCUT_INLINE std::ptrdiff_t left_at(std::ptrdiff_t row) const { return row * inner<F>(dim_row); }
+  LINOCUT_INLINE std::ptrdiff_t right_at(std::ptrdiff_t row) const { return inner<F>(row) * dim_row; }
 };
 
 // Lays the tiles out from `base`; without one it only counts.
-Tiles tiles(const GatedLinearAttention& job, float* base, std::size_t* floats) {
-  Tiles t{};
+template <class F>
+Tiles<F> tiles(const GatedLinearAttention& job, float* base, std::size_t* floats) {
+  Tiles<F> t{};
   t.dim = static_cast<int>(job.dim), t.value = static_cast<int>(job.value), t.columns = t.value + job.normalize;
   t.dim_row = static_cast<int>(padded(t.dim)), t.value_row = static_cast<int>(padded(t.value));
   t.column_row = static_cast<int>(padded(t.columns));
   const std::size_t segment = job.segment, chunk = kMaxChunk, heads = job.heads / job.groups;
-  const std::size_t state = static_cast<std::size_t>(t.columns) * t.dim_row;
-  const struct {
-    float** tile;
-    std::size_t floats;
-  } layout[] = {
-      {&t.q, segment * t.dim_row},          {&t.k, segment * t.dim_row},
-      {&t.grad_q, segment * t.dim_row},     {&t.grad_k, segment * t.dim_row},
-      {&t.scores, segment * chunk},         {&t.grad_scores, segment * chunk},
-      {&t.dp, chunk * chunk},               {&t.pd, chunk * chunk},
-      {&t.v, chunk * t.column_row},         {&t.v_transposed, chunk * t.column_row},
-      {&t.grad_y, chunk * t.column_row},    {&t.kept, chunk * t.column_row},
-      {&t.read, chunk * t.column_row},      {&t.grad_v, chunk * t.value_row},
-      {&t.k_transposed, chunk * t.dim_row}, {&t.through, chunk * t.dim_row},
-      {&t.grad_state, t.dim * static_cast<std::size_t>(t.value_row)},
-      {&t.states, segment / chunk_length(job) * state},
-      {&t.grad_states, heads * state},
-  };
+  const std::size_t dims = t.dim_row, columns = t.column_row, state = t.columns * dims;
+  const std::size_t longest = t.columns > t.dim_row ? t.columns : t.dim_row;
   std::size_t used = 0;
-  for (const auto& entry : layout) {
-    if (base) *entry.tile = base + used;
-    used += (entry.floats + 15) / 16 * 16;
+  const auto take = [&](auto*& tile, std::size_t count) {
+    if (base) tile = reinterpret_cast<std::remove_reference_t<decltype(tile)>>(base + used);
+    used += (count + 15) / 16 * 16;
+  };
+  take(t.q, segment * dims), take(t.k, segment * dims), take(t.grad_q, segment * dims), take(t.grad_k, segment * dims);
+  take(t.scores, segment * chunk), take(t.grad_scores, segment * chunk);
+  take(t.dp, chunk * chunk), take(t.pd, chunk * chunk);
+  take(t.v, chunk * columns), take(t.grad_y, chunk * columns), take(t.kept, chunk * columns);
+  take(t.read, chunk * columns), take(t.grad_v, chunk * t.value_row), take(t.through, chunk * dims);
+  take(t.grad_state, t.dim * static_cast<std::size_t>(t.value_row));
+  take(t.states, segment / chunk_length(job) * state), take(t.grad_states, heads * state);
+  take(t.k_transposed, chunk * inner<F>(dims)), take(t.v_transposed, chunk * inner<F>(columns));
+  if (kIsPair<F>) {
+    take(t.left_q, segment * inner<F>(dims)), take(t.left_k, segment * inner<F>(dims));
+    take(t.right_q, inner<F>(segment) * dims), take(t.right_k, inner<F>(segment) * dims);
+    take(t.left_scores, chunk * inner<F>(chunk)), take(t.right_scores, inner<F>(chunk) * chunk);
+    take(t.left_columns, chunk * inner<F>(columns)), take(t.right_columns, inner<F>(chunk) * columns);
+    take(t.right_state, inner<F>(longest) * (dims > columns ? dims : columns));
   }
   if (floats) *floats = used;
   return t;
@@ -69,32 +84,59 @@ struct Chunk {
 };
 
 // v times its weight, with a column of ones for the normaliser; the decays; v as it stays in the state.
-template <class T>
-void load_values(const GatedLinearAttention& job, Tiles& t, const Chunk& c) {
+template <class T, class F>
+void load_values(const GatedLinearAttention& job, Tiles<F>& t, const Chunk& c) {
   const auto at = c.token * job.heads + c.head;
   pack_weighted(c.rows, t.value, static_cast<const T*>(job.v) + c.token * job.v_token + c.head * t.value, job.v_token,
                 job.weight ? job.weight + at : nullptr, job.heads, t.v, t.column_row);
-  for (int i = 0; i < c.rows && job.normalize; ++i) t.v[i * t.column_row + t.value] = 1.0f;
+  for (int i = 0; i < c.rows && job.normalize; ++i) {
+    for (int j = t.value; j < t.column_row; ++j) t.v[i * t.column_row + j] = j == t.value ? 1.0f : 0.0f;
+  }
   if (!job.log_decay) return;
   fill(t.decays, c.rows, job.log_decay + at, job.heads);
   scale_rows(c.rows, t.column_row, t.decays.after, t.v, t.column_row, t.kept, t.column_row);
 }
 
-template <class T>
-void load_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c) {
+template <class T, class F>
+void load_grads(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Chunk& c) {
   const auto& job = grad.forward;
   pack_weighted(c.rows, t.value, static_cast<const T*>(grad.grad_y) + (c.token * job.heads + c.head) * t.value,
                 job.heads * job.value, nullptr, 0, t.grad_y, t.column_row);
 }
 
+// A tile of a segment, whole or as factors, from the row of a chunk on.
+LINOCUT_INLINE const float* left_of(const Tiles<float>& t, const float* tile, const float*, std::ptrdiff_t row) {
+  return tile + row * t.dim_row;
+}
+LINOCUT_INLINE const float* right_of(const Tiles<float>& t, const float* tile, const float*, std::ptrdiff_t row) {
+  return tile + row * t.dim_row;
+}
+LINOCUT_INLINE const Pair* left_of(const Tiles<Pair>& t, const float*, const Pair* factors, std::ptrdiff_t row) {
+  return factors + t.left_at(row);
+}
+LINOCUT_INLINE const Pair* right_of(const Tiles<Pair>& t, const float*, const Pair* factors, std::ptrdiff_t row) {
+  return factors + t.right_at(row);
+}
+
+// keep * state + columnsᵀ rows for a state of (columns, dim).
+template <class F>
+LINOCUT_INLINE void add_outer(const Tiles<F>& t, const Chunk& c, float keep, const float* columns, const F* rows,
+                              float* state) {
+  product_onto(t.columns, t.dim_row, t.factors(c.rows), keep,
+               right(c.rows, t.column_row, columns, t.column_row, t.right_columns), 1, t.column_row, rows, t.dim_row,
+               state, t.dim_row);
+}
+
 // Adds what a chunk's outputs pass on to the state before it.
-void pass_back(const GatedLinearAttention& job, const Tiles& t, const Chunk& c, float* grad_state) {
-  product_onto(t.columns, t.dim_row, c.rows, job.log_decay ? t.decays.total : 1.0f, job.log_decay ? t.read : t.grad_y,
-               1, t.column_row, t.q + c.in_segment * t.dim_row, t.dim_row, grad_state, t.dim_row);
+template <class F>
+void pass_back(const GatedLinearAttention& job, const Tiles<F>& t, const Chunk& c, float* grad_state) {
+  add_outer(t, c, job.log_decay ? t.decays.total : 1.0f, job.log_decay ? t.read : t.grad_y,
+            right_of(t, t.q, t.right_q, c.in_segment), grad_state);
 }
 
 // P ∘ D of a chunk, with clean zeros where s > t.
-void decayed_scores(const GatedLinearAttention& job, Tiles& t, const Chunk& c) {
+template <class F>
+void decayed_scores(const GatedLinearAttention& job, Tiles<F>& t, const Chunk& c) {
   const float* scores = t.scores + c.in_segment * kScoreRow;
   for (int i = 0; i < c.rows; ++i) {
     for (int j = 0; j < c.rows; j += kLanes) {
@@ -109,7 +151,8 @@ void decayed_scores(const GatedLinearAttention& job, Tiles& t, const Chunk& c) {
 }
 
 // Turns the gradients of the outputs into those of numerator and denominator, and finishes `dp` and `through`.
-void normalised(const GatedLinearAttention& job, Tiles& t, const Chunk& c, const float* state) {
+template <class F>
+void normalised(const GatedLinearAttention& job, Tiles<F>& t, const Chunk& c, const float* state) {
   const float* norm = state + t.value * t.dim_row;
   const float* q = t.q + c.in_segment * t.dim_row;
   for (int i = 0; i < c.rows; ++i) {
@@ -122,7 +165,8 @@ void normalised(const GatedLinearAttention& job, Tiles& t, const Chunk& c, const
   scale_rows(c.rows, t.column_row, t.normaliser, t.grad_y, t.column_row, t.grad_y, t.column_row);
 }
 
-void denominators(const GatedLinearAttention& job, Tiles& t, const Chunk& c, const float* state) {
+template <class F>
+void denominators(const GatedLinearAttention& job, Tiles<F>& t, const Chunk& c, const float* state) {
   const float* norm = state + t.value * t.dim_row;
   const float* q = t.q + c.in_segment * t.dim_row;
   for (int i = 0; i < c.rows; ++i) {
@@ -148,7 +192,8 @@ void denominators(const GatedLinearAttention& job, Tiles& t, const Chunk& c, con
 
 // The gradients of the logarithms of the decays: of every path from a token or the state to a later one, all that it
 // carries, given to every decay on its way. Nothing is subtracted.
-void decay_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c, const float* read, const float* kept,
+template <class F>
+void decay_grads(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Chunk& c, const float* read, const float* kept,
                  float across) {
   float* to = grad.grad_log_decay + c.token * grad.forward.heads + c.head;
   vf paths[kMaxChunk / kLanes];
@@ -173,7 +218,8 @@ void decay_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c,
 }
 
 // Adds the rows of `through` to the segment's gradients, and gives their products with the rows of `with`.
-LINOCUT_INLINE void add_through(const Tiles& t, int rows, const float* with, float* to, float* products) {
+template <class F>
+LINOCUT_INLINE void add_through(const Tiles<F>& t, int rows, const float* with, float* to, float* products) {
   for (int i = 0; i < rows; ++i) {
     vf total = splat(0.0f);
     for (int j = 0; j < t.dim_row; j += kLanes) {
@@ -185,15 +231,18 @@ LINOCUT_INLINE void add_through(const Tiles& t, int rows, const float* with, flo
   }
 }
 
-template <class T>
-void value_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c) {
+template <class T, class F>
+void value_grads(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Chunk& c) {
   const auto& job = grad.forward;
-  const float* k = t.k + c.in_segment * t.dim_row;
-  product<false>(c.rows, t.value_row, t.dim, k, t.dim_row, 1, t.grad_state, t.value_row, t.grad_v, t.value_row);
+  product<false>(c.rows, t.value_row, t.factors(t.dim), left_of(t, t.k, t.left_k, c.in_segment), t.left_at(1), 1,
+                 right(t.dim, t.value_row, t.grad_state, t.value_row, t.right_state), t.value_row, t.grad_v,
+                 t.value_row);
   if (job.log_decay) scale_rows(c.rows, t.value_row, t.decays.after, t.grad_v, t.value_row, t.grad_v, t.value_row);
+  const F* pd = right(c.rows, c.rows, t.pd, kScoreRow, t.right_scores);
+  const F* grad_y = right(c.rows, t.value_row, t.grad_y, t.column_row, t.right_columns);
   for (int i = 0; i < c.rows; i += kBlockRows) {
-    product<true>(c.rows - i < kBlockRows ? c.rows - i : kBlockRows, t.value_row, c.rows - i,
-                  t.pd + i * kScoreRow + i, 1, kScoreRow, t.grad_y + i * t.column_row, t.column_row,
+    product<true>(c.rows - i < kBlockRows ? c.rows - i : kBlockRows, t.value_row, t.factors(c.rows - i),
+                  pd + t.factors(i) * kScoreRow + i, 1, kScoreRow, grad_y + t.factors(i) * t.column_row, t.column_row,
                   t.grad_v + i * t.value_row, t.value_row);
   }
   const auto at = c.token * job.heads + c.head;
@@ -217,9 +266,9 @@ void value_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c)
   }
 }
 
-template <class T>
-void chunk_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c, const float* state, float* grad_state,
-                 bool first_head) {
+template <class T, class F>
+void chunk_grads(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Chunk& c, const float* state,
+                 float* grad_state, bool first_head) {
   const auto& job = grad.forward;
   const float *q = t.q + c.in_segment * t.dim_row, *k = t.k + c.in_segment * t.dim_row;
   load_values<T>(job, t, c);
@@ -231,9 +280,13 @@ void chunk_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c,
     scale_rows(c.rows, t.column_row, t.decays.before, t.grad_y, t.column_row, t.read, t.column_row);
     read = t.read, kept = t.kept;
   }
-  transpose(c.rows, t.value, t.v, t.column_row, t.v_transposed, kScoreRow);
-  causal_scores(c.rows, t.value, t.grad_y, t.column_row, t.v_transposed, t.dp);
-  product<false>(c.rows, t.dim_row, t.value, read, t.column_row, 1, state, t.dim_row, t.through, t.dim_row);
+  const int value = t.factors(t.value), column_row = t.factors(t.column_row);
+  transpose(c.rows, value, left(c.rows, t.value, t.v, t.column_row, t.left_columns), column_row, t.v_transposed,
+            kScoreRow);
+  causal_scores(c.rows, value, left(c.rows, t.value, t.grad_y, t.column_row, t.left_columns), column_row,
+                t.v_transposed, t.dp);
+  product<false>(c.rows, t.dim_row, value, left(c.rows, t.value, read, t.column_row, t.left_columns), column_row, 1,
+                 right(t.value, t.dim_row, state, t.dim_row, t.right_state), t.dim_row, t.through, t.dim_row);
   if (job.normalize) denominators(job, t, c, state);
   float of_read[kMaxChunk], of_kept[kMaxChunk];
   add_through(t, c.rows, q, t.grad_q + c.in_segment * t.dim_row, job.log_decay ? of_read : nullptr);
@@ -248,7 +301,9 @@ void chunk_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c,
   }
   transpose(t.value, t.dim, grad_state, t.dim_row, t.grad_state, t.value_row);
   value_grads<T>(grad, t, c);
-  product<false>(c.rows, t.dim_row, t.columns, kept, t.column_row, 1, grad_state, t.dim_row, t.through, t.dim_row);
+  product<false>(c.rows, t.dim_row, t.factors(t.columns),
+                 left(c.rows, t.columns, kept, t.column_row, t.left_columns), column_row, 1,
+                 right(t.columns, t.dim_row, grad_state, t.dim_row, t.right_state), t.dim_row, t.through, t.dim_row);
   add_through(t, c.rows, k, t.grad_k + c.in_segment * t.dim_row, job.log_decay ? of_kept : nullptr);
   if (job.log_decay) {
     decay_grads(grad, t, c, of_read, of_kept, t.decays.total * dot(t.columns * t.dim_row, state, grad_state));
@@ -256,8 +311,8 @@ void chunk_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Chunk& c,
   pass_back(job, t, c, grad_state);
 }
 
-template <class T>
-void head_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item, std::ptrdiff_t start, int rows,
+template <class T, class F>
+void head_grads(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Item& item, std::ptrdiff_t start, int rows,
                 std::ptrdiff_t h, std::ptrdiff_t heads) {
   const auto& job = grad.forward;
   const int chunk = chunk_length(job), chunks = (rows + chunk - 1) / chunk;
@@ -274,8 +329,8 @@ void head_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item
     load_values<T>(job, t, c);
     float* next = t.states + (i + 1) * size;
     std::memcpy(next, next - size, sizeof(float) * size);
-    product_onto(t.columns, t.dim_row, c.rows, job.log_decay ? t.decays.total : 1.0f, job.log_decay ? t.kept : t.v, 1,
-                 t.column_row, t.k + c.in_segment * t.dim_row, t.dim_row, next, t.dim_row);
+    add_outer(t, c, job.log_decay ? t.decays.total : 1.0f, job.log_decay ? t.kept : t.v,
+              right_of(t, t.k, t.right_k, c.in_segment), next);
   }
   for (int i = chunks - 1; i >= 0; --i) {
     chunk_grads<T>(grad, t, chunk_at(i), t.states + i * size, t.grad_states + h * size, h == 0);
@@ -283,19 +338,22 @@ void head_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item
 }
 
 // What the heads of a group share: dQ and dK from the sum of their dP, then back through the feature map.
-template <class T>
-void shared_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item, std::ptrdiff_t start, int rows) {
+template <class T, class F>
+void shared_grads(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Item& item, std::ptrdiff_t start, int rows) {
   const auto& job = grad.forward;
   const int chunk = chunk_length(job);
   for (int from = 0; from < rows; from += chunk) {
-    const int count = rows - from < chunk ? rows - from : chunk, tile = from * t.dim_row;
+    const int count = rows - from < chunk ? rows - from : chunk;
     const float* scores = t.grad_scores + from * kScoreRow;
+    const F* row_scores = left(count, count, scores, kScoreRow, t.left_scores);
+    const F* column_scores = right(count, count, scores, kScoreRow, t.right_scores);
+    const F *k = right_of(t, t.k, t.right_k, from), *q = right_of(t, t.q, t.right_q, from);
     for (int i = 0; i < count; i += kBlockRows) {
-      const int block = count - i < kBlockRows ? count - i : kBlockRows, at = tile + i * t.dim_row;
-      product<true>(block, t.dim_row, i + block, scores + i * kScoreRow, kScoreRow, 1, t.k + tile, t.dim_row,
-                    t.grad_q + at, t.dim_row);
-      product<true>(block, t.dim_row, count - i, scores + i * kScoreRow + i, 1, kScoreRow, t.q + at, t.dim_row,
-                    t.grad_k + at, t.dim_row);
+      const int block = count - i < kBlockRows ? count - i : kBlockRows, at = (from + i) * t.dim_row;
+      product<true>(block, t.dim_row, t.factors(i + block), row_scores + i * inner<F>(kScoreRow), inner<F>(kScoreRow),
+                    1, k, t.dim_row, t.grad_q + at, t.dim_row);
+      product<true>(block, t.dim_row, t.factors(count - i), column_scores + t.factors(i) * kScoreRow + i, 1, kScoreRow,
+                    q + t.right_at(i), t.dim_row, t.grad_k + at, t.dim_row);
     }
   }
   const auto at = ((item.batch * job.length + start) * job.groups + item.group) * t.dim;
@@ -309,8 +367,8 @@ void shared_grads(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& it
   }
 }
 
-template <class T>
-void run(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item) {
+template <class T, class F>
+void run(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Item& item) {
   const auto& job = grad.forward;
   const auto heads = job.heads / job.groups;
   const int chunk = chunk_length(job);
@@ -322,10 +380,13 @@ void run(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item) {
                 job.q_token, t.q, t.dim_row);
     pack_mapped(job.map, rows, t.dim, static_cast<const T*>(job.k) + token * job.k_token + item.group * t.dim,
                 job.k_token, t.k, t.dim_row);
+    left(rows, t.dim_row, t.q, t.dim_row, t.left_q), left(rows, t.dim_row, t.k, t.dim_row, t.left_k);
+    right(rows, t.dim_row, t.q, t.dim_row, t.right_q), right(rows, t.dim_row, t.k, t.dim_row, t.right_k);
+    const int dim = t.factors(t.dim), row = t.factors(t.dim_row);
     for (int from = 0; from < rows; from += chunk) {
       const int count = rows - from < chunk ? rows - from : chunk;
-      transpose(count, t.dim, t.k + from * t.dim_row, t.dim_row, t.k_transposed, kScoreRow);
-      causal_scores(count, t.dim, t.q + from * t.dim_row, t.dim_row, t.k_transposed, t.scores + from * kScoreRow);
+      transpose(count, dim, left_of(t, t.k, t.left_k, from), row, t.k_transposed, kScoreRow);
+      causal_scores(count, dim, left_of(t, t.q, t.left_q, from), row, t.k_transposed, t.scores + from * kScoreRow);
     }
     std::memset(t.grad_q, 0, sizeof(float) * rows * t.dim_row);
     std::memset(t.grad_k, 0, sizeof(float) * rows * t.dim_row);
@@ -336,8 +397,8 @@ void run(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item) {
 }
 
 // The gradient that an item's outputs send to the state before it, added up from zero; its decays multiply up in total.
-template <class T>
-void run_states(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item, float* grad_states, float* total) {
+template <class T, class F>
+void run_states(const GatedLinearAttentionGrad& grad, Tiles<F>& t, const Item& item, float* grad_states, float* total) {
   const auto& job = grad.forward;
   const auto heads = job.heads / job.groups, size = static_cast<std::ptrdiff_t>(t.columns) * t.dim_row;
   const int chunk = chunk_length(job);
@@ -346,6 +407,7 @@ void run_states(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item
     const int rows = static_cast<int>(end - start);
     pack_mapped(job.map, rows, t.dim, static_cast<const T*>(job.q) + token * job.q_token + item.group * t.dim,
                 job.q_token, t.q, t.dim_row);
+    right(rows, t.dim_row, t.q, t.dim_row, t.right_q);
     for (std::ptrdiff_t h = 0; h < heads; ++h) {
       const Chunk c{rows, token, item.group * heads + h, 0};
       load_grads<T>(grad, t, c);
@@ -360,7 +422,8 @@ void run_states(const GatedLinearAttentionGrad& grad, Tiles& t, const Item& item
   }
 }
 
-void load_state_grads(const GatedLinearAttentionGrad& grad, const Tiles& t, const Item& item) {
+template <class F>
+void load_state_grads(const GatedLinearAttentionGrad& grad, const Tiles<F>& t, const Item& item) {
   const auto& job = grad.forward;
   const auto heads = job.heads / job.groups;
   std::memset(t.grad_states, 0, sizeof(float) * heads * t.columns * t.dim_row);
@@ -376,7 +439,8 @@ void load_state_grads(const GatedLinearAttentionGrad& grad, const Tiles& t, cons
   }
 }
 
-void store_state_grads(const GatedLinearAttentionGrad& grad, const Tiles& t, const Item& item) {
+template <class F>
+void store_state_grads(const GatedLinearAttentionGrad& grad, const Tiles<F>& t, const Item& item) {
   const auto& job = grad.forward;
   const auto heads = job.heads / job.groups;
   for (std::ptrdiff_t h = 0; h < heads; ++h) {
@@ -400,11 +464,12 @@ std::ptrdiff_t piece_length(const GatedLinearAttention& job) {
 
 template <class T>
 void backward(const GatedLinearAttentionGrad& grad) {
+  using F = Factor<T>;
   const auto& job = grad.forward;
   const auto piece = piece_length(job), pieces = piece > 0 ? (job.length + piece - 1) / piece : 1;
   const auto groups = job.batch * job.groups, heads = job.heads / job.groups;
   std::size_t floats = 0;
-  const Tiles sizes = tiles(job, nullptr, &floats);
+  const Tiles<F> sizes = tiles<F>(job, nullptr, &floats);
   const Scratch scratch(job.threads, floats);
   // for every piece but the last: what later pieces send to the state after it; then every piece's decays
   const auto size = heads * sizes.columns * sizes.dim_row;
@@ -416,7 +481,7 @@ void backward(const GatedLinearAttentionGrad& grad) {
   };
   if (pieces > 1) {
     parallel_for(groups * (pieces - 1), job.threads, [&](std::ptrdiff_t index, int thread) {
-      Tiles t = tiles(job, scratch.of(thread), nullptr);
+      Tiles<F> t = tiles<F>(job, scratch.of(thread), nullptr);
       const auto group = index / (pieces - 1), number = index % (pieces - 1) + 1;
       float *to = sent + ((number - 1) * groups + group) * size, *total = totals + (number * groups + group) * heads;
       std::memset(to, 0, sizeof(float) * size);
@@ -425,7 +490,7 @@ void backward(const GatedLinearAttentionGrad& grad) {
     });
   }
   parallel_for(groups * pieces, job.threads, [&](std::ptrdiff_t index, int thread) {
-    Tiles t = tiles(job, scratch.of(thread), nullptr);
+    Tiles<F> t = tiles<F>(job, scratch.of(thread), nullptr);
     const auto group = index / pieces, number = pieces - 1 - index % pieces;
     const Item item = item_at(group, number);
     load_state_grads(grad, t, item);
