@@ -143,7 +143,7 @@ template <class F>
 struct Work {
   float *x, *f, *slope, *values, *out, *scale, *below;  // a row a token
   float *kv, *turned, *z, *m;                           // (features, value), that transposed, (features) each
-  F *left_x, *left_f, *right_f, *left_slope, *left_values, *right_values, *right_kv, *right_turned;
+  F *left_f, *right_f, *left_slope, *left_values, *right_values, *right_kv, *right_turned;
 
   Work(const Tiles& t, Parts parts) : Work(t, &parts) {}
   Work(const Tiles& t, Parts* parts) {
@@ -152,7 +152,7 @@ struct Work {
     values = parts->floats(vals), out = parts->floats(vals);
     scale = parts->floats(t.rows), below = parts->floats(t.rows);
     kv = parts->floats(state), turned = parts->floats(state), z = parts->floats(t.feats), m = parts->floats(t.feats);
-    left_x = parts->factors<F>(dims), left_f = parts->factors<F>(feats), right_f = parts->factors<F>(feats);
+    left_f = parts->factors<F>(feats), right_f = parts->factors<F>(feats);
     left_slope = parts->factors<F>(feats);
     left_values = parts->factors<F>(vals), right_values = parts->factors<F>(vals);
     right_kv = parts->factors<F>(state), right_turned = parts->factors<F>(state);
@@ -165,11 +165,12 @@ struct Work {
   }
 };
 
-// P as the right side of products: transposed for P x, as it is for the gradient.
+// P as the right side of products: transposed for P x, as it is for the gradient. P x stays in float: in an exponent the
+// rounding of P would weigh more than all others together.
 template <class F>
 class Projection {
  public:
-  Projection(const SetAttention& s, const Tiles& t) : memory_(1, s.projection ? 4 * t.dims * t.feats : 0) {
+  Projection(const SetAttention& s, const Tiles& t) : memory_(1, s.projection ? 3 * t.dims * t.feats : 0) {
     if (!s.projection) return;
     Parts parts(memory_.of(0));
     float *l = parts.floats(t.feats * t.dims), *r = parts.floats(t.feats * t.dims);
@@ -178,14 +179,15 @@ class Projection {
       for (int j = 0; j < t.dim; ++j) l[i * t.dims + j] = r[j * t.feats + i] = s.projection[i * t.dim + j];
     }
     as_it_is = right(t.feats, t.dims, l, t.dims, parts.factors<F>(t.feats * t.dims));
-    turned = right(t.dims, t.feats, r, t.feats, parts.factors<F>(t.feats * t.dims));
+    turned = r;
   }
 
  private:
   Scratch memory_;
 
  public:
-  const F *as_it_is = nullptr, *turned = nullptr;  // (features, dim) and (dim, features)
+  const F* as_it_is = nullptr;    // (features, dim)
+  const float* turned = nullptr;  // (dim, features)
 };
 
 template <FeatureMap map>
@@ -219,8 +221,7 @@ void map_block(const SetAttention& s, const Tiles& t, const Projection<F>& p, in
     default: return map_rows<FeatureMap::identity>(t, rows, x, stride, f);
   }
   const Rows source = as_rows(rows, t.dim, t.dims, x, stride, w.x);
-  product<false>(rows, t.feats, static_cast<int>(inner<F>(t.dims)), left(rows, t.dims, source.data, source.row, w.left_x),
-                 inner<F>(source.row), 1, p.turned, t.feats, f, t.feats);
+  product<false>(rows, t.feats, t.dims, source.data, source.row, 1, p.turned, t.feats, f, t.feats);
   for (int r = 0; r < rows; ++r) {
     vf square = splat(0.0f);
     for (int j = 0; j < t.dims; j += kLanes) {
