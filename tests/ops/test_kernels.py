@@ -33,6 +33,13 @@ def test_an_instruction_set_can_be_chosen(kernels: Any) -> None:
         kernels.use_isa(before)
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the list of what the processor has is Linux's")
+def test_products_of_bfloat16_are_used_where_the_processor_has_them(kernels: Any) -> None:
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    isas = kernels.isas()
+    assert ("v4bf16" in isas) == ("v4" in isas and "avx512_bf16" in flags.split())
+
+
 def test_an_instruction_set_that_is_not_there_is_refused(kernels: Any) -> None:
     with pytest.raises(ValueError, match=rf"must be one of {', '.join(kernels.isas())} on this machine, got v9"):
         kernels.use_isa("v9")
