@@ -34,7 +34,7 @@ from benchmarks.mixers_report import (
     QUOTED,
     seconds,
 )
-from benchmarks.our_mixers import OURS, OURS_BFLOAT16
+from benchmarks.our_mixers import GIVEN_BFLOAT16, OURS, OURS_BFLOAT16
 from benchmarks.our_mixers import decode as our_decode
 from benchmarks.peers.mixers.rows import DECODE, ROWS
 from benchmarks.report import Report, machine, write
@@ -48,6 +48,7 @@ SHORT = 512
 # Its first run at a length compiles for that length, for so long that it is asked at the quoted length alone.
 COMPILED = "torch.compile"
 TOKENS = 200
+BFLOAT16 = f"{LINOCUT}, bfloat16"
 
 Skip = dict[str, list[str]]
 
@@ -60,8 +61,15 @@ def contenders(row: str, length: int, direction: str, *, peers_only: bool = Fals
         for peer in ROWS[row].peers
         if length <= limits[peer.name] and (peer.name != COMPILED or length == QUOTED)
     }
-    ours = {LINOCUT: OURS.get(row), f"{LINOCUT}, bfloat16": OURS_BFLOAT16.get(row)}
+    ours = {LINOCUT: OURS.get(row), BFLOAT16: OURS_BFLOAT16.get(row)}
     return {**({} if peers_only else {name: run for name, run in ours.items() if run is not None}), **found}
+
+
+def given(inputs: dict[str, Tensor], row: str, name: str) -> dict[str, Tensor]:
+    """What a contender gets of a row's inputs: all of them, rounded to bfloat16 if that is ours to be measured in."""
+    if name == BFLOAT16 and row in GIVEN_BFLOAT16:
+        return {key: tensor.bfloat16() for key, tensor in inputs.items()}
+    return inputs
 
 
 def left_out(row: dict[str, Any], name: str, length: int, direction: str) -> bool:
@@ -109,7 +117,7 @@ def measure(row: str, length: int, rounds: int, skip: Skip) -> dict[str, Any]:
         for name, run in contenders(row, length, direction).items():
             if name in skip[direction]:
                 continue
-            call = runner(run, inputs, direction)
+            call = runner(run, given(inputs, row, name), direction)
             try:
                 _load(name, row, run, call)
                 start = Clocks.read()
@@ -134,15 +142,15 @@ def _load(name: str, row: str, run: Callable[..., Tensor], call: Callable[[], ob
         call()
         return
     with suppress(Exception), torch.no_grad():  # where it cannot be asked for a short input, it has loaded all the same
-        run(**ROWS[row].inputs(SHORT))
+        run(**given(ROWS[row].inputs(SHORT), row, name))
 
 
 def memory(row: str, length: int, name: str) -> dict[str, Any]:
     """Bytes that one training step adds to the peak of a fresh process."""
-    inputs = ROWS[row].inputs(length)
+    inputs = given(ROWS[row].inputs(length), row, name)
     run = contenders(row, length, BACKWARD)[name]
     with suppress(Exception):  # what libraries load at their first call is not the step's
-        runner(run, ROWS[row].inputs(SHORT), BACKWARD)()
+        runner(run, given(ROWS[row].inputs(SHORT), row, name), BACKWARD)()
     before = peak_rss()
     runner(run, inputs, BACKWARD)()
     return {"bytes": peak_rss() - before}
@@ -298,6 +306,8 @@ _NOTES = (
     "of 32 MB and more, while smaller ones reuse pages: a step between 16k and 64k that is the allocator's.",
     "With MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set (the last line tells), glibc keeps large arrays' pages "
     "too, for ours and the peers alike.",
+    "In bfloat16 rows ours is given bfloat16; SSD and the gated delta rule are given float32 and round it inside, as "
+    "their bfloat16 peers do.",
     "Memory is what a step adds to the peak that its process had after a step of 512 tokens.",
     "Two threads were timed on the wall, each count in processes of its own, in turns.",
 )

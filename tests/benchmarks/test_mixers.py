@@ -134,6 +134,19 @@ def test_contenders_are_those_that_can_be_asked() -> None:
     assert f"{LINOCUT}, bfloat16" in mixers.contenders("SSD", 1024, FORWARD)
 
 
+def test_bfloat16_rows_are_given_bfloat16() -> None:
+    name = f"{LINOCUT}, bfloat16"
+    inputs = ROWS["retention"].inputs(8)
+
+    def dtypes(row: str, name: str) -> set[torch.dtype]:
+        return {x.dtype for x in mixers.given(inputs, row, name).values()}
+
+    assert dtypes("retention", name) == {torch.bfloat16}
+    assert dtypes("retention", LINOCUT) == dtypes("SSD", name) == {torch.float32}
+    run = mixers.contenders("retention", 8, FORWARD)[name]
+    assert run(**mixers.given(inputs, "retention", name)).dtype == torch.bfloat16
+
+
 def test_a_peer_is_left_out_when_its_growth_says_so() -> None:
     def row(*values: float) -> dict[str, Any]:
         return {str(n): {FORWARD: {"p": timing(v)}} for n, v in zip(LENGTHS, values, strict=False)}

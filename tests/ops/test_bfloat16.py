@@ -1,4 +1,4 @@
-"""Kernels with bfloat16 inputs, which some instruction sets multiply as they are: every layout, NaN, and how much is lost.
+"""Kernels with bfloat16 inputs, which some instruction sets multiply as they are: layouts, NaN, and what is lost.
 
 What an operator may lose is measured by what bfloat16 takes anyway: the float64 result from rounded inputs, rounded.
 """
@@ -40,7 +40,9 @@ def signs(randn: Randn, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_whole_numbers_are_exact_in_the_causal_form(isa: str, randn: Randn, length: int, sizes: tuple[int, int]) -> None:
+def test_whole_numbers_are_exact_in_the_causal_form(
+    isa: str, randn: Randn, length: int, sizes: tuple[int, int]
+) -> None:
     dim, value = sizes
     inputs = [
         signs(randn, 2, length, 2, dim),

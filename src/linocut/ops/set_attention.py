@@ -4,6 +4,11 @@ No recurrence of its own: `linear_attention`, `efficient_attention` and `favor` 
 call these where :func:`linocut.ops.kernel.usable` says so. The features of a block of tokens never leave the cache, so
 memory is that of the inputs and of the summary; the backward pass works them out again.
 
+With bfloat16 inputs and a processor that multiplies bfloat16 (AVX-512 BF16) features, values and the summary as it is
+read are rounded to bfloat16 for their products; sums, exponents and the projection into them stay float32. Outputs,
+sums and gradients are then no further from the exact ones than three times what rounding the inputs and outputs to
+bfloat16 makes; ``tests/ops/test_bfloat16.py`` measures it.
+
 ========== ============================================ ==================================
 symbol     meaning                                      shape
 ========== ============================================ ==================================
