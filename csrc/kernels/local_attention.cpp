@@ -198,8 +198,8 @@ LINOCUT_INLINE void weigh(const Tiles<F>& tiles, const Meeting& pair) {
   }
 }
 
-// Adds the scores' tile times rows of keys or values. Where these are not all finite, what has no weight must not reach
-// a row. `to_left` and `to_right` take the sides of the product.
+// Adds the scores' tile times rows of keys or values, which `to_right` takes as the right side of the product. Where
+// they are not all finite, what has no weight must not reach a row; then they are multiplied as floats.
 template <class F>
 LINOCUT_INLINE void add_products(const Strand& strand, const Tiles<F>& tiles, const Meeting& pair, bool together,
                                  const float* tile, float* to_rows, F* to_right) {

@@ -29,7 +29,8 @@ def gradients(run: Function, inputs: Sequence[Tensor], along: Tensor) -> list[Te
     """The outputs, then the gradients of the first output's product with `along`."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     outputs = run(*leaves)
-    grads = torch.autograd.grad(outputs[0], leaves, along.to(outputs[0].dtype))
+    # the loop over no tokens uses none
+    grads = torch.autograd.grad(outputs[0], leaves, along.to(outputs[0].dtype), allow_unused=True, materialize_grads=True)
     return [x.detach() for x in (*outputs, *grads)]
 
 

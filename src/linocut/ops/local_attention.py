@@ -23,7 +23,7 @@ backward pass makes them anew (Dao et al., *FlashAttention*, 2022, https://arxiv
 
 With bfloat16 inputs and a processor that multiplies bfloat16 (AVX-512 BF16) scaled queries and weights are rounded to
 bfloat16 for their products, which are summed up in float32. Outputs and gradients are then no further from the exact
-ones than three times what rounding the inputs and outputs to bfloat16 makes; ``tests/ops/test_bfloat16.py`` measures it.
+ones than three times what rounding the inputs and outputs to bfloat16 makes (``tests/ops/test_bfloat16.py``).
 """
 
 from __future__ import annotations
