@@ -30,7 +30,8 @@ def gradients(run: Function, inputs: Sequence[Tensor], along: Tensor) -> list[Te
     leaves = [x.detach().requires_grad_() for x in inputs]
     outputs = run(*leaves)
     # the loop over no tokens uses none
-    grads = torch.autograd.grad(outputs[0], leaves, along.to(outputs[0].dtype), allow_unused=True, materialize_grads=True)
+    along = along.to(outputs[0].dtype)
+    grads = torch.autograd.grad(outputs[0], leaves, along, allow_unused=True, materialize_grads=True)
     return [x.detach() for x in (*outputs, *grads)]
 
 
