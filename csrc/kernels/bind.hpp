@@ -18,6 +18,7 @@ T* at(Address address) {
 
 // One function a binding file.
 void bind_channel_decay(nanobind::module_& m);
+void bind_depthwise_conv(nanobind::module_& m);
 void bind_diagonal_recurrence(nanobind::module_& m);
 void bind_gated_delta_rule(nanobind::module_& m);
 void bind_gated_linear_attention(nanobind::module_& m);

@@ -11,7 +11,7 @@ namespace nb = nanobind;
 namespace {
 
 // Raised by one whenever a function's arguments or meaning change; src/linocut/native.py holds the same number.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 }  // namespace
 
@@ -20,6 +20,7 @@ NB_MODULE(_kernels, m) {
   m.attr("interface") = kInterface;
   linocut::bind_isa(m);
   linocut::bind_channel_decay(m);
+  linocut::bind_depthwise_conv(m);
   linocut::bind_diagonal_recurrence(m);
   linocut::bind_gated_delta_rule(m);
   linocut::bind_gated_linear_attention(m);

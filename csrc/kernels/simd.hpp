@@ -125,6 +125,30 @@ LINOCUT_INLINE void store_n(T* p, vf v, int n) {
   for (int i = 0; i < n; ++i) store_one(p + i, values[i]);
 }
 
+#if defined(__AVX512F__)
+
+// What the mask leaves out is not touched.
+LINOCUT_INLINE vf load_n(const float* p, int n) {
+  return n >= kLanes ? load(p) : (vf)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+}
+
+LINOCUT_INLINE void store_n(float* p, vf v, int n) {
+  if (n >= kLanes) return store(p, v);
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+}
+
+#endif
+
+// Asks for n entries to be brought near, to be read or written.
+template <class T>
+LINOCUT_INLINE void fetch(const T* p, std::ptrdiff_t n) {
+  for (std::ptrdiff_t i = 0; i < n; i += 64 / static_cast<std::ptrdiff_t>(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+}
+template <class T>
+LINOCUT_INLINE void fetch_to_write(const T* p, std::ptrdiff_t n) {
+  for (std::ptrdiff_t i = 0; i < n; i += 64 / static_cast<std::ptrdiff_t>(sizeof(T))) __builtin_prefetch(p + i, 1, 2);
+}
+
 // Lane i is i.
 LINOCUT_INLINE vi lane_numbers() {
   vi lanes = {};

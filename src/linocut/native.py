@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 __all__ = ["Core", "core", "kernels"]
 
 # The same numbers as kInterface in csrc/module.cpp and csrc/kernels/module.cpp
-_INTERFACES = {"linocut._native": 3, "linocut._kernels": 2}
+_INTERFACES = {"linocut._native": 3, "linocut._kernels": 3}
 _VARIABLE = "LINOCUT_NATIVE"
 _logger = logging.getLogger(__name__)
 

@@ -109,3 +109,13 @@ def test_a_dilation_that_is_not_whole_is_refused() -> None:
 def test_causal_padding_is_not_to_be_chosen() -> None:
     with pytest.raises(ValueError, match="leave padding at 'same', got 2"):
         DilatedConv1d(1, 1, 3, padding=2, causal=True)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dilation", [1, 6])
+def test_depthwise_ones_are_torchs_with_and_without_a_kernel(layout: Any, dilation: int, form: str) -> None:
+    ours = DilatedConv2d(24, 24, 3, dilation=dilation, groups=24)
+    theirs = nn.Conv2d(24, 24, 3, padding="same", dilation=dilation, groups=24)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 24, 20, 30).contiguous(memory_format=layout)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)

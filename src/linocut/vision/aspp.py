@@ -110,6 +110,53 @@ class ASPP(nn.Module):
         return out
 
 
+class SummedASPP(nn.Module):
+    """Atrous spatial pyramid pooling as in DeepLab v2: branches of their own at several rates, whose scores are added.
+
+    Chen et al., *DeepLab*, 2016, https://arxiv.org/abs/1606.00915, figure 7 (ASPP-L). It has neither normalisation nor
+    image-level features, so tiles with a halo equal the whole.
+
+    Args:
+        in_channels: channels of the features.
+        out_channels: classes.
+        hidden: channels inside a branch, 1024 in the paper.
+        rates: dilation of each branch's 3×3 convolution.
+
+    Attributes:
+        halo: pixels that a tile needs around it.
+
+    Raises:
+        ValueError: if a rate is below 1, or there is none.
+
+    Example:
+        >>> SummedASPP(8, 4, hidden=6, rates=(2, 4))(torch.zeros(1, 8, 12, 10)).shape
+        torch.Size([1, 4, 12, 10])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, hidden: int = 1024, rates: Sequence[int] = (6, 12, 18, 24)
+    ) -> None:
+        super().__init__()
+        rates = per_axis("rates", rates, len(rates))
+        if not rates:
+            raise ValueError("rates must not be empty")
+        self.halo = max(rates)
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                DilatedConv2d(in_channels, hidden, 3, dilation=rate),
+                nn.ReLU(),
+                nn.Conv2d(hidden, hidden, 1),
+                nn.ReLU(),
+                nn.Conv2d(hidden, out_channels, 1),
+            )
+            for rate in rates
+        )
+
+    def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels2 h w"]:
+        """The sum of the branches."""
+        return torch.stack([branch(x) for branch in self.branches]).sum(dim=0)
+
+
 def _branch(norm: Norm, *convolutions: nn.Conv2d) -> nn.Sequential:
     """Convolution, normalisation, ReLU."""
     return nn.Sequential(*convolutions, norm(convolutions[-1].out_channels), nn.ReLU())

@@ -23,39 +23,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-Sizes = int | Sequence[int]
-"""One number for all axes, or one for each."""
+from linocut.ops import kernel
+from linocut.ops.depthwise_conv import Pads, Sizes, depthwise_conv, per_axis
 
-Pads = tuple[tuple[int, int], ...]
-"""Pixels added before and after each axis."""
+__all__ = ["DilatedConv1d", "DilatedConv2d", "DilatedConv3d", "Pads", "Sizes", "convolve", "padding_of", "per_axis"]
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 _CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (functional.conv1d, functional.conv2d, functional.conv3d)
-
-
-def per_axis(name: str, value: Sizes, axes: int, *, least: int = 1) -> tuple[int, ...]:
-    """One whole number for each axis.
-
-    Args:
-        name: of the argument, for the error.
-        value: one number for all axes, or one for each.
-        axes: how many there are.
-        least: the smallest that makes sense.
-
-    Raises:
-        TypeError: if a number is not whole.
-        ValueError: if there are more or fewer numbers than axes, or one is too small.
-    """
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes:
-        raise ValueError(f"{name} must be one number or {axes}, one an axis, got {value!r}")
-    for each in values:
-        if not isinstance(each, int):
-            raise TypeError(f"{name} must be whole, got {each!r}")
-        if each < least:
-            raise ValueError(f"{name} must be >= {least}, got {each}")
-    return values
 
 
 def padding_of(
@@ -99,13 +74,28 @@ def convolve(
     groups: int = 1,
     mode: PaddingMode = "zeros",
 ) -> Tensor:
-    """The convolution of the module docstring over as many axes as there are pads, which need not be symmetric."""
+    """The convolution of the module docstring over as many axes as there are pads, which need not be symmetric.
+
+    Depthwise ones of one or two axes go to :func:`linocut.ops.depthwise_conv` where it has a kernel, the rest to torch.
+    """
+    if mode == "zeros" and _is_for_our_kernel(x, weight, bias, dilation=dilation, groups=groups):
+        return depthwise_conv(x, weight, bias, stride=stride, padding=pads, dilation=dilation)
     operator, padding = _CONVOLUTIONS[len(pads) - 1], tuple(before for before, _ in pads)
     if mode != "zeros" or any(before != after for before, after in pads):
         around = [each for pair in reversed(pads) for each in pair]
         x = functional.pad(x, around, mode="constant" if mode == "zeros" else mode)
         padding = (0,) * len(pads)
     return operator(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _is_for_our_kernel(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, dilation: tuple[int, ...], groups: int
+) -> bool:
+    """Whether torch is slow at this one: depthwise, unless nothing is dilated and channels lie together."""
+    if not (x.dim() == weight.dim() <= 4 and x.shape[1] == groups == weight.shape[0] and weight.shape[1] == 1):
+        return False
+    torch_is_fast = x.dim() == 4 and x.stride(1) == 1 and max(dilation) == 1
+    return not torch_is_fast and kernel.usable(x, weight, bias)
 
 
 def _arguments(
