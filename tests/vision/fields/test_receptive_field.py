@@ -471,3 +471,25 @@ def halos(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[int]:
 def test_the_mixers_of_the_encoder_are_global() -> None:
     with pytest.raises(GlobalOperationError, match=r"mixer \(LinearAttention\)"):
         receptive_field(GlobalBlock(8, mixer="linear_attention", kernel=3), (8, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        DilatedConv2d(4, 4, 3, groups=4, dilation=3),
+        DilatedConv2d(4, 4, (3, 4), groups=4, dilation=(2, 5), stride=2),
+        DilatedConv1d(4, 4, 2, groups=4, dilation=8, causal=True),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 70])
+def test_our_depthwise_kernel_has_the_field_of_torchs(
+    module: nn.Module, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = 1 if isinstance(module, DilatedConv1d) else 2
+    given = None if size is None else (4, *[size] * axes)
+    fields = []
+    for native in "10":
+        monkeypatch.setenv("LINOCUT_NATIVE", native)
+        fields.append(receptive_field(module, given))
+    assert fields[0] == fields[1]
+    assert max(fields[0].size) > 3

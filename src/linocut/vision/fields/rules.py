@@ -14,6 +14,7 @@ def _rules() -> dict[str, Rule]:
     found: dict[str, Rule] = {
         "convolution": windows.convolution,
         "_convolution": windows.convolution,
+        "depthwise_conv": windows.depthwise_conv,
         "linear": shapes.linear,
     }
     for count, end in enumerate(("1d", "2d", "3d"), 1):

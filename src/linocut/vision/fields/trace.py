@@ -100,7 +100,7 @@ class Tracer(TorchDispatchMode):
         if name in self.custom:
             return lambda call: _by_hand(self.custom[name], call)
         short = name.split("::")[1]
-        if name.startswith("aten::") and short in RULES:
+        if name.startswith(("aten::", "linocut::")) and short in RULES:
             return RULES[short]
         if torch.Tag.pointwise in func.tags:
             return pointwise

@@ -44,6 +44,18 @@ def convolution(call: Call) -> State:
     return batch, plain(call.shape[1]), *rest
 
 
+def depthwise_conv(call: Call) -> State:
+    """Linocut's own depthwise convolution, over two axes: a filter a channel, zeros before and after."""
+    weight, settings = call.values["weight"], (call.values[name] for name in ("stride", "before", "dilation"))
+    if call.state_of(weight) is not None:
+        raise UnknownOperationError("convolves with filters that depend on the input")
+    steps = [
+        algebra.window(kernel, stride=stride, padding=padding, dilation=dilation)
+        for kernel, stride, padding, dilation in zip(weight.shape[2:], *settings, strict=True)
+    ]
+    return _trailing(call, steps)
+
+
 def pool(count: int) -> Rule:
     """Pooling over this many axes."""
 
