@@ -127,14 +127,17 @@ LINOCUT_INLINE void store_n(T* p, vf v, int n) {
 
 #if defined(__AVX512F__)
 
+// The first n lanes; none for n <= 0.
+LINOCUT_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>(n > 0 ? (1u << n) - 1 : 0u); }
+
 // What the mask leaves out is not touched.
 LINOCUT_INLINE vf load_n(const float* p, int n) {
-  return n >= kLanes ? load(p) : (vf)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+  return n >= kLanes ? load(p) : (vf)_mm512_maskz_loadu_ps(first_lanes(n), p);
 }
 
 LINOCUT_INLINE void store_n(float* p, vf v, int n) {
   if (n >= kLanes) return store(p, v);
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+  _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v);
 }
 
 #endif
