@@ -10,11 +10,19 @@ from linocut.vision.fields.calls import Rule
 from linocut.vision.fields.lanes import clamp, drop, reflect, wrap
 
 
+# Operators of linocut.ops in which a token may depend on any other of its sequence.
+_SEQUENCES = (
+    "channel_decay chunked_attention complex_recurrence diagonal_ssm gated_delta_rule linear_recurrence local_attention "
+    "selective_scan set_read set_summarize short_convolution wkv"
+).split()
+
+
 def _rules() -> dict[str, Rule]:
     found: dict[str, Rule] = {
         "convolution": windows.convolution,
         "_convolution": windows.convolution,
         "depthwise_conv": windows.depthwise_conv,
+        **dict.fromkeys(_SEQUENCES, windows.sequence),
         "linear": shapes.linear,
     }
     for count, end in enumerate(("1d", "2d", "3d"), 1):

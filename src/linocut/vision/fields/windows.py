@@ -56,6 +56,13 @@ def depthwise_conv(call: Call) -> State:
     return _trailing(call, steps)
 
 
+def sequence(call: Call) -> State:
+    """Linocut's operators over sequences; those of two axes have their pixels in a row, where a window is no window."""
+    for parts in call.state(call.first):
+        needs_no_lane(parts, "mixes")
+    raise UnknownOperationError("mixes a sequence that holds no axis of the image")
+
+
 def pool(count: int) -> Rule:
     """Pooling over this many axes."""
 
