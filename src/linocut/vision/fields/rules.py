@@ -9,12 +9,21 @@ from linocut.vision.fields import shapes, windows
 from linocut.vision.fields.calls import Rule
 from linocut.vision.fields.lanes import clamp, drop, reflect, wrap
 
-
 # Operators of linocut.ops in which a token may depend on any other of its sequence.
 _SEQUENCES = (
-    "channel_decay chunked_attention complex_recurrence diagonal_ssm gated_delta_rule linear_recurrence local_attention "
-    "selective_scan set_read set_summarize short_convolution wkv"
-).split()
+    "channel_decay",
+    "chunked_attention",
+    "complex_recurrence",
+    "diagonal_ssm",
+    "gated_delta_rule",
+    "linear_recurrence",
+    "local_attention",
+    "selective_scan",
+    "set_read",
+    "set_summarize",
+    "short_convolution",
+    "wkv",
+)
 
 
 def _rules() -> dict[str, Rule]:
