@@ -101,6 +101,7 @@ class HybridDilation(nn.Module):
         ValueError: if the rates leave holes, or one is below 1.
 
     Example:
+        >>> import torch
         >>> HybridDilation(4, (1, 2, 5))(torch.zeros(1, 4, 9, 9)).shape
         torch.Size([1, 4, 9, 9])
     """

@@ -25,6 +25,7 @@ class SeparableConv1d(nn.Module):
         causal: output t sees inputs up to stride · t only.
 
     Example:
+        >>> import torch
         >>> SeparableConv1d(4, 8, 3, dilation=4, causal=True)(torch.zeros(1, 4, 20)).shape
         torch.Size([1, 8, 20])
     """
@@ -71,6 +72,7 @@ class SeparableConv2d(nn.Module):
         bias: whether both add one.
 
     Example:
+        >>> import torch
         >>> SeparableConv2d(4, 8, 3, dilation=(2, 6))(torch.zeros(1, 4, 20, 30)).shape
         torch.Size([1, 8, 20, 30])
     """
@@ -109,6 +111,7 @@ class SeparableConv3d(nn.Module):
         bias: whether both add one.
 
     Example:
+        >>> import torch
         >>> SeparableConv3d(2, 4, 3, dilation=2)(torch.zeros(1, 2, 5, 6, 7)).shape
         torch.Size([1, 4, 5, 6, 7])
     """
