@@ -110,3 +110,10 @@ def test_sizes_and_labels_that_do_not_fit(desk: Path) -> None:
     assert ran.code == 1
     assert "pred/a.png has the label 3 at row 1, column 0" in ran.err
     assert not (desk / "r.json").exists()
+
+
+def test_a_second_label_to_ignore_is_refused_and_not_dropped(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    ran = run("metrics", tmp_path / "a.png", tmp_path / "b.png", "--ignore", "255", "--ignore", "0")
+    assert_refused(ran, 2, "--ignore", "one label can be left out, got [255, 0]")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from linocut.mixers.images import ImageMixer
-from linocut.vision.aspp import SummedASPP
+from linocut.vision.aspp import ASPP, SummedASPP
 from linocut.vision.atrous_attention import AtrousMixer
 from linocut.vision.context import ContextModule
 from linocut.vision.dilated_stages import at_output_stride
@@ -195,3 +195,19 @@ def test_atrous_attention_of_rate_one_is_attention_and_a_large_rate_sees_the_pix
     lonely = AtrousMixer(8, rate=50, heads=2).double()
     seen = reached(lonely, x.double(), (2, 3))
     assert seen.nonzero().tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.AvgPool2d(3, 1, 1), nn.ReflectionPad2d(1), nn.Upsample(scale_factor=2), nn.ConvTranspose2d(3, 3, 3, 1, 1)],
+)
+def test_a_layer_that_would_see_other_pixels_is_refused(layer: nn.Module) -> None:
+    stages = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), layer, nn.Conv2d(3, 3, 3, 1, 1))
+    with pytest.raises(ValueError, match=f"{type(layer).__name__} would see other pixels on the finer map"):
+        at_output_stride(stages, output_stride=1)
+
+
+def test_a_block_that_says_how_far_it_sees_is_refused() -> None:
+    stages = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), ASPP(3, 3, rates=(1, 2)))
+    with pytest.raises(ValueError, match="ASPP says how far it sees"):
+        at_output_stride(stages, output_stride=1)

@@ -34,7 +34,7 @@ def metrics(
         typer.Option("--classes", metavar="JSON", help='Names: ["sky", …], {"0": "sky", …} or a pack\'s classes.json.'),
     ] = None,
     ignore: Annotated[
-        int | None, typer.Option("--ignore", metavar="LABEL", help="True pixels of this label do not count.")
+        list[int] | None, typer.Option("--ignore", metavar="LABEL", help="True pixels of this label do not count.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -75,6 +75,8 @@ def metrics(
     linocut metrics prediction.png truth.png
     """
     _check_usage(prediction, target, classes, images, out)
+    if ignore is not None and len(ignore) > 1:
+        raise typer.BadParameter(f"one label can be left out, got {ignore}", param_hint="--ignore")
     if task == "instance" and boundary:
         raise typer.BadParameter("edges are measured of classes; leave out --task instance", param_hint="--boundary")
     from linocut.engine.compare import CompareOptions
@@ -83,7 +85,7 @@ def metrics(
     has_pictures = out is not None and out.suffix.lower() not in (".json", ".csv")
     options = CompareOptions(
         classes=_read_classes(classes),
-        ignore=ignore,
+        ignore=ignore[0] if ignore else None,
         boundary=boundary,
         worst=worst if has_pictures else 0,
         images=images,

@@ -3,7 +3,9 @@
 From the bottom up: ``efficientnet``, ``layers``, ``encoder`` (image to features, octave by octave), ``windows`` (where
 the decoder looks), ``decoder``, ``prompts``, ``network`` (the two looks), ``masks``, ``segmenter``, ``session``,
 ``suppress``, ``options``, ``everything``, ``weights``, ``frames`` and ``sam`` (Segment Anything's interface).
-``fields`` tells the receptive field of any module. The names below load on first use.
+``fields`` tells the receptive field of any module; ``dilation``, ``separable``, ``aspp``, ``context``, ``hybrid`` and
+``dilated_stages`` are dilated layers and blocks; ``semantic`` gives every pixel a class. The names below
+load on first use.
 """
 
 from __future__ import annotations
@@ -12,11 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from linocut.vision.aspp import ASPP
+    from linocut.vision.dilation import DilatedConv1d, DilatedConv2d, DilatedConv3d
     from linocut.vision.fields.effective import EffectiveField, effective_receptive_field
     from linocut.vision.fields.errors import FieldError, GlobalOperationError, UnknownOperationError
     from linocut.vision.fields.receptive_field import ReceptiveField, receptive_field, register_rule
 
 __all__ = [
+    "ASPP",
+    "DilatedConv1d",
+    "DilatedConv2d",
+    "DilatedConv3d",
     "EffectiveField",
     "FieldError",
     "GlobalOperationError",
@@ -28,6 +36,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ASPP": "linocut.vision.aspp",
+    "DilatedConv1d": "linocut.vision.dilation",
+    "DilatedConv2d": "linocut.vision.dilation",
+    "DilatedConv3d": "linocut.vision.dilation",
     "EffectiveField": "linocut.vision.fields.effective",
     "FieldError": "linocut.vision.fields.errors",
     "GlobalOperationError": "linocut.vision.fields.errors",

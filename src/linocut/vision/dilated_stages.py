@@ -18,6 +18,9 @@ from linocut.vision.dilation import DilatedConv1d, DilatedConv2d, DilatedConv3d,
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_KINDS = ("pooling", "padding", "upsampling", "pixelshuffle", "fold")
+_LOOKING_AROUND = tuple(f"torch.nn.modules.{kind}" for kind in _KINDS)
+"""Where torch keeps other layers that see more than one pixel."""
 
 
 def at_output_stride(stages: nn.Sequential, *, output_stride: int, input_stride: int = 1) -> nn.Sequential:
@@ -35,7 +38,7 @@ def at_output_stride(stages: nn.Sequential, *, output_stride: int, input_stride:
 
     Raises:
         ValueError: if the output stride is not a multiple of the input's, the strides do not reach it, or a layer that
-            is strided cannot be dilated.
+            has to be dilated cannot be.
 
     Example:
         >>> stages = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1))
@@ -52,6 +55,8 @@ def at_output_stride(stages: nn.Sequential, *, output_stride: int, input_stride:
         step = _step(block)
         removed = stride * step > output_stride
         passed = False
+        if removed or rate > 1:
+            _require_dilatable(block)
         for layer in _layers(block):
             strided = _stride(layer) > 1
             if removed and strided:
@@ -82,6 +87,21 @@ def _layers(block: nn.Module) -> list[nn.Module]:
         elif _stride(module) > 1:
             raise ValueError(f"{type(module).__name__} is strided and cannot be dilated")
     return found
+
+
+def _require_dilatable(block: nn.Module) -> None:
+    """Refuse layers that see several pixels and cannot be dilated, and blocks that say how far they see.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for module in block.modules():
+        name = type(module).__name__
+        transposed = getattr(module, "transposed", False)
+        if transposed or (type(module).__module__ in _LOOKING_AROUND and not isinstance(module, _LAYERS)):
+            raise ValueError(f"{name} would see other pixels on the finer map, and it cannot be dilated")
+        if isinstance(getattr(module, "halo", None), int):
+            raise ValueError(f"{name} says how far it sees, which dilating would make wrong; build it with other rates")
 
 
 def _per_axis(module: nn.Module, name: str) -> tuple[int, ...]:

@@ -493,3 +493,8 @@ def test_our_depthwise_kernel_has_the_field_of_torchs(
         fields.append(receptive_field(module, given))
     assert fields[0] == fields[1]
     assert max(fields[0].size) > 3
+
+
+def test_an_output_with_its_axes_in_another_order_is_refused() -> None:
+    with pytest.raises(UnknownOperationError, match="axes of the image in another order"):
+        receptive_field(lambda x: x.transpose(2, 3), (3, 16, 20))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -253,9 +254,11 @@ def trace(
     found = [lane for parts in state or () for lane in lanes(parts)]
     if not found:
         raise UnknownOperationError("the output does not depend on the input")
+    if any(one.axis > two.axis for one, two in pairwise(found)):
+        raise UnknownOperationError("the output has the axes of the image in another order; put them back")
     if any(_empty(lane) for lane in found):
         found = [lane.then(AxisField(1, (Taps(0, 0),)), len(lane.edges or ())) for lane in found]
-    return tuple(sorted(found, key=lambda lane: lane.axis))
+    return tuple(found)
 
 
 def _empty(lane: Lane) -> bool:
