@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "mixers": {"ops"},
     "metrics": {"native"},
     "data": {"native"},
+    "agents": {"data"},
     "vision": {"ops", "mixers", "metrics", "data", "native"},
     "engine": {"ops", "mixers", "metrics", "data", "native", "vision"},
     "cli": {"ops", "mixers", "metrics", "data", "native", "vision", "engine", "demo"},

@@ -1,0 +1,26 @@
+"""Reinforcement learning: decision processes as tables, planning, Monte Carlo, temporal difference, approximation.
+
+Every algorithm is a loop a student can read; the loops are compiled with Numba where it is installed and give the same
+numbers, to the last bit, where it is not. What is named here is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "control": ("q_learning",),
+    "mdp": ("TabularMDP",),
+    "result": ("Result",),
+    "schedules": ("PerVisit", "exponential", "harmonic", "linear"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
