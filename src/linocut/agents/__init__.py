@@ -11,7 +11,17 @@ from typing import Any
 
 _HOMES = {
     "control": ("q_learning",),
+    "grid_world": ("grid_world",),
     "mdp": ("TabularMDP",),
+    "planning": (
+        "Plan",
+        "evaluate",
+        "iterate",
+        "policy_iteration",
+        "stationary_distribution",
+        "truncated_policy_iteration",
+        "value_iteration",
+    ),
     "result": ("Result",),
     "schedules": ("PerVisit", "exponential", "harmonic", "linear"),
 }
