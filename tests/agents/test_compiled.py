@@ -12,7 +12,15 @@ import pytest
 from linocut.agents import compiled, random
 
 # Every control method with its further arguments; a new one is added here.
-METHODS = {"q_learning": ""}
+METHODS = {
+    "double_q_learning": "",
+    "expected_sarsa": "",
+    "n_step_sarsa": ", n_step=3",
+    "q_learning": "",
+    "sarsa": "",
+    "sarsa_lambda": ", lambda_=0.8",
+}
+CONSTANT_ALPHA = {"sarsa_lambda"}
 
 SCRIPT = """
 import sys
@@ -41,6 +49,8 @@ def outputs(script: str, *, numba: str) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("alpha", ["0.2", "agents.PerVisit(0.8)"])
 @pytest.mark.parametrize("name", METHODS)
 def test_python_gives_the_same_table_for_the_same_seed(name: str, alpha: str) -> None:
+    if name in CONSTANT_ALPHA and alpha != "0.2":
+        alpha = "agents.exponential(0.5, 0.99, 0.1)"
     script = SCRIPT.format(name=name, alpha=alpha, more=METHODS[name])
     (fast, one), (slow, other) = (outputs(script, numba=setting) for setting in "10")
     assert (fast, slow) == ("True", "False")

@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "control": ("q_learning",),
-    "grid_world": ("grid_world",),
+    "control": ("expected_sarsa", "q_learning", "sarsa"),
+    "double": ("double_q_learning",),
+    "grids": ("grid_world",),
     "mdp": ("TabularMDP",),
+    "n_step": ("n_step_sarsa",),
     "planning": (
         "Plan",
         "evaluate",
@@ -23,6 +25,7 @@ _HOMES = {
         "value_iteration",
     ),
     "result": ("Result",),
+    "traces": ("sarsa_lambda",),
     "schedules": ("PerVisit", "exponential", "harmonic", "linear"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,10 +1,10 @@
 r"""Dynamic programming: values and policies worked out from the model, the ground truth that learning is held against.
 
 Symbols: P_π, r_π transition matrix and expected reward under a policy π; γ discount rate; v_π its state values, the one
-solution of v = r_π + γ P_π v. Ends of episodes are in P: what terminates does not go on, so rows may sum to less than 1.
+solution of v = r_π + γ P_π v. Ends of episodes are in P: what terminates does not go on, so rows may sum to less.
 
-Sources: Zhao, *Mathematical Foundations of Reinforcement Learning*, 2025, chapters 2 to 4; Sutton & Barto, 2nd ed., 2018,
-chapter 4.
+Sources: Zhao, *Mathematical Foundations of Reinforcement Learning*, 2025, chapters 2 to 4; Sutton & Barto, 2nd ed.,
+2018, chapter 4.
 """
 
 from __future__ import annotations
@@ -228,9 +228,7 @@ def stationary_distribution(mdp: TabularMDP, policy: Policy) -> Float[NDArray[np
     chain = transition + np.outer(ending, np.asarray(mdp.start))
     system = np.vstack([chain.T - np.eye(mdp.n_states), np.ones(mdp.n_states)])
     if np.linalg.matrix_rank(system) < mdp.n_states:
-        raise ValueError(
-            "under this policy the states fall into parts that do not reach each other: no one distribution"
-        )
+        raise ValueError("under this policy some states never reach others, so there is more than one distribution")
     right = np.append(np.zeros(mdp.n_states), 1.0)
     return np.asarray(np.linalg.lstsq(system, right, rcond=None)[0].clip(0), np.float64)
 

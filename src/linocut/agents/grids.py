@@ -1,6 +1,6 @@
 """Zhao's grid world: cells to walk between, walls of the grid to bump into, forbidden cells to avoid, one target.
 
-Source: Zhao, *Mathematical Foundations of Reinforcement Learning*, 2025, section 1.1 and figures 1.2, 3.4, 5.4, 7.4, 8.5.
+Source: Zhao, *Mathematical Foundations of Reinforcement Learning*, 2025, section 1.1, figures 1.2, 3.4, 5.4, 7.4, 8.5.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def grid_world(
     """The grid world of Zhao's book, in any of its reward settings.
 
     The agent moves up, right, down, left or stays. A move off the grid leaves it where it is, at the price
-    ``r_boundary``; otherwise the reward is that of the cell it comes to. Forbidden cells can be entered. In the book the
-    target is a cell like any other: the process never ends, and staying there pays ``r_target`` for ever.
+    ``r_boundary``; otherwise the reward is that of the cell it comes to. Forbidden cells can be entered. In the book
+    the target is a cell like any other: the process never ends, and staying there pays ``r_target`` for ever.
 
     Args:
         r_boundary: reward of a move off the grid.
@@ -49,8 +49,8 @@ def grid_world(
         target: row and column, from 1.
         forbidden: cells, row and column from 1.
         ends: whether coming to the target ends the episode.
-        boundary_adds_cell: whether a move off the grid also pays for the cell the agent stays in, as figures 5.6 and 5.7
-            of the book do it and its text does not.
+        boundary_adds_cell: whether a move off the grid also pays for the cell the agent stays in, as figures 5.6 and
+            5.7 of the book do it and its text does not.
         horizon: steps after which an episode is truncated.
 
     Returns:
