@@ -14,6 +14,7 @@ _HOMES = {
     "double": ("double_q_learning",),
     "grids": ("grid_world",),
     "mdp": ("TabularMDP",),
+    "monte_carlo": ("mc_basic", "mc_epsilon_greedy", "mc_exploring_starts"),
     "n_step": ("n_step_sarsa",),
     "planning": (
         "Plan",

@@ -56,6 +56,6 @@ def uniform(state: NDArray[np.uint64]) -> float:
 
 
 @compiled
-def below(state: NDArray[np.uint64], count: int) -> np.int64:
+def below(state: NDArray[np.uint64], count: int) -> int:
     """Draw a whole number in 0 … count − 1, count < 2³²; uneven by at most count / 2³²."""
-    return np.int64(((next_word(state) >> _32) * np.uint64(count)) >> _32)
+    return np.int64(((next_word(state) >> _32) * np.uint64(count)) >> _32)  # type: ignore[return-value]
