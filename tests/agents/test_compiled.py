@@ -15,6 +15,7 @@ from linocut.agents import compiled, random
 METHODS = {
     "double_q_learning": "",
     "expected_sarsa": "",
+    "mc_epsilon_greedy": "",
     "n_step_sarsa": ", n_step=3",
     "q_learning": "",
     "sarsa": "",
