@@ -13,6 +13,8 @@ _HOMES = {
     "control": ("expected_sarsa", "q_learning", "sarsa"),
     "double": ("double_q_learning",),
     "grids": ("grid_world",),
+    "importance": ("mc_prediction", "off_policy_mc"),
+    "lambda_returns": ("offline_lambda_return", "td_lambda", "true_online_td"),
     "mdp": ("TabularMDP",),
     "monte_carlo": ("mc_basic", "mc_epsilon_greedy", "mc_exploring_starts"),
     "n_step": ("n_step_sarsa",),
@@ -25,9 +27,12 @@ _HOMES = {
         "truncated_policy_iteration",
         "value_iteration",
     ),
+    "prediction": ("Prediction",),
     "result": ("Result",),
+    "td": ("n_step_td", "td_zero"),
     "traces": ("sarsa_lambda",),
     "schedules": ("PerVisit", "exponential", "harmonic", "linear"),
+    "worlds": ("random_walk", "windy_grid"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

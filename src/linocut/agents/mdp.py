@@ -130,11 +130,11 @@ class TabularMDP:
     def tables(self) -> Tables:
         """The arrays that loops step through."""
         return Tables(
-            _thresholds(self.probability).ravel(),
+            thresholds(self.probability).ravel(),
             np.ascontiguousarray(self.next_state, np.int64).ravel(),
             np.ascontiguousarray(self.reward, np.float64).ravel(),
             np.ascontiguousarray(self.terminated, np.bool_).ravel(),
-            _thresholds(np.asarray(self.start)),
+            thresholds(np.asarray(self.start)),
             np.ascontiguousarray(self.legal, np.bool_),
             int(self.probability.shape[2]),
             self.horizon or 0,
@@ -225,7 +225,7 @@ class TabularMDP:
         return cls.from_dict(listed, start=start, horizon=limit, shape=shape if is_grid else None)
 
 
-def _thresholds(probability: Floats) -> NDArray[np.uint64]:
+def thresholds(probability: Floats) -> NDArray[np.uint64]:
     """Cumulative probabilities of the last axis as words; the last that is possible, and all after, the highest."""
     total = np.cumsum(probability, axis=-1)
     scaled = np.minimum(total / total[..., -1:].clip(1e-300), 1.0) * 2.0**64

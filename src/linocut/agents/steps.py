@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,4 +78,5 @@ def step_size(alpha: float, power: float, visits: NDArray[np.int64], state: int,
         return alpha
     if power == 1:
         return alpha / visits[state, action]
-    return alpha / visits[state, action] ** power
+    # not **: of scalars NumPy takes a power of its own, which differs from the compiled one in the last bit
+    return alpha / math.pow(visits[state, action], power)
