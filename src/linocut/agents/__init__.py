@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "cards": ("blackjack",),
     "control": ("expected_sarsa", "q_learning", "sarsa"),
     "double": ("double_q_learning",),
+    "environment": ("TabularEnv",),
     "grids": ("grid_world",),
     "importance": ("mc_prediction", "off_policy_mc"),
     "lambda_returns": ("offline_lambda_return", "td_lambda", "true_online_td"),
@@ -32,7 +34,7 @@ _HOMES = {
     "td": ("n_step_td", "td_zero"),
     "traces": ("sarsa_lambda",),
     "schedules": ("PerVisit", "exponential", "harmonic", "linear"),
-    "worlds": ("random_walk", "windy_grid"),
+    "worlds": ("estimate_mdp", "random_walk", "windy_grid"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

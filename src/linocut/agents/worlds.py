@@ -1,15 +1,18 @@
-"""The small worlds of the textbook: random walks, the windy grid. Blackjack has a file of its own.
+"""The small worlds of the textbook: random walks, the windy grid, and worlds worked out by sampling.
 
 Source: Sutton & Barto, *Reinforcement Learning*, 2nd ed., 2018, examples 6.2, 6.5 and 7.1, exercises 6.9 and 6.10.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from linocut.agents.mdp import TabularMDP
+from linocut.agents.mdp import Outcome, TabularMDP
 
 MOVES = {"up": (-1, 0), "right": (0, 1), "down": (1, 0), "left": (0, -1)}
 """Rows and columns that each move goes by."""
@@ -105,3 +108,114 @@ def windy_grid(
         probability, following, np.full(size, -1.0), following == goal, first, None, None, tuple(cells), tuple(moves),
         (rows, columns),
     )  # fmt: skip
+
+
+def estimate_mdp(env: Any, *, samples: int, seed: int = 0) -> TabularMDP:
+    """Build a table by sampling: how often each outcome followed each state and action, and each first state came.
+
+    Of the actions of a state the one that was tried least is tried next. Where an action never was, it is not legal in
+    the table; a state in which none was (the ends of episodes) stays as it is and ends. The time limit becomes the
+    horizon, and is no end.
+
+    Args:
+        env: an environment with finitely many observations (``Discrete``, or tuples of it) and ``Discrete`` actions, or
+            the name it is registered under.
+        samples: steps to take, >= 1.
+        seed: decides everything that is random.
+
+    Returns:
+        A process with all states of a ``Discrete`` space, otherwise those seen, named by their observations.
+
+    Raises:
+        TypeError: if a space is not finite.
+        ValueError: if there is nothing to sample.
+
+    Example:
+        >>> mdp = estimate_mdp("CliffWalking-v1", samples=500)
+        >>> mdp.n_states, mdp.n_actions, mdp.expected_reward.max().item()
+        (48, 4, 0.0)
+    """
+    import gymnasium
+
+    env = gymnasium.make(env) if isinstance(env, str) else env
+    if samples < 1:
+        raise ValueError(f"samples must be >= 1, got {samples}")
+    seen_in, taken_in = env.observation_space, env.action_space
+    if not isinstance(taken_in, gymnasium.spaces.Discrete) or not _is_finite(seen_in):
+        raise TypeError(f"a table needs finitely many states and actions; {env} has {seen_in} and {taken_in}")
+    counts, starts = _sample(env, samples, seed)
+    return _from_counts(env, counts, starts)
+
+
+_Counts = dict[Any, list[Counter[tuple[Any, float, bool]]]]
+
+
+def _sample(env: Any, samples: int, seed: int) -> tuple[_Counts, Counter[Any]]:
+    """Count what follows each state and action, and the first states."""
+    rng = np.random.default_rng(seed)
+    actions = int(env.action_space.n)
+    counts: _Counts = {}
+    starts: Counter[Any] = Counter()
+    state: Any = None
+    for step in range(samples):
+        if state is None:
+            state = _name(env.reset(seed=seed if step == 0 else None)[0])
+            starts[state] += 1
+        row = counts.setdefault(state, [Counter() for _ in range(actions)])
+        tried = np.array([sum(outcomes.values()) for outcomes in row])
+        action = int(rng.choice(np.flatnonzero(tried == tried.min())))
+        observation, reward, terminated, truncated, _ = env.step(action + int(env.action_space.start))
+        after = _name(observation)
+        row[action][after, float(reward), bool(terminated)] += 1
+        state = None if terminated or truncated else after
+    return counts, starts
+
+
+def _from_counts(env: Any, counts: _Counts, starts: Counter[Any]) -> TabularMDP:
+    """Frequencies as probabilities."""
+    space = env.observation_space
+    followed = {after for row in counts.values() for outcomes in row for after, _, _ in outcomes}
+    names = (
+        [int(space.start) + place for place in range(int(space.n))]
+        if hasattr(space, "n") and np.ndim(space.n) == 0
+        else sorted({*counts, *followed})
+    )
+    actions = range(int(env.action_space.n))
+    rows: dict[Any, dict[int, list[Outcome]]] = {}
+    for name in names:
+        tried = {action: outcomes for action, outcomes in enumerate(counts.get(name, [])) if outcomes}
+        rows[name] = {
+            action: [(n / outcomes.total(), *what) for what, n in outcomes.items()]
+            for action, outcomes in sorted(tried.items())
+        } or {action: [(1.0, name, 0.0, True)] for action in actions}
+    # the first state may lack an action, so that the order in which they come is not theirs
+    mdp_actions = [str(action) for action in dict.fromkeys(a for row in rows.values() for a in row)]
+    total = starts.total()
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    mdp = TabularMDP.from_dict(rows, start={name: n / total for name, n in starts.items()}, horizon=limit)
+    order = np.argsort([int(action) for action in mdp_actions])
+    return replace(
+        mdp,
+        probability=mdp.probability[:, order],
+        next_state=mdp.next_state[:, order],
+        reward=mdp.reward[:, order],
+        terminated=mdp.terminated[:, order],
+        legal=np.asarray(mdp.legal)[:, order],
+        action_names=tuple(mdp_actions[place] for place in order),
+    )
+
+
+def _is_finite(space: Any) -> bool:
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Tuple):
+        return all(_is_finite(part) for part in space.spaces)
+    return isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary))
+
+
+def _name(observation: Any) -> Any:
+    """An observation as something to look up: whole numbers and tuples of them."""
+    if isinstance(observation, tuple):
+        return tuple(_name(part) for part in observation)
+    listed = np.asarray(observation).tolist()
+    return int(listed) if isinstance(listed, (int, bool)) else tuple(int(part) for part in np.ravel(listed))
