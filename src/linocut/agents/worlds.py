@@ -38,7 +38,7 @@ def random_walk(n_states: int = 5, *, r_left: float = 0.0, r_right: float = 1.0)
     Example:
         >>> import numpy as np
         >>> from linocut.agents import evaluate
-        >>> evaluate(random_walk(3), np.full((3, 2), 0.5), gamma=1).tolist()
+        >>> evaluate(random_walk(3), np.full((3, 2), 0.5), gamma=1).round(9).tolist()
         [0.25, 0.5, 0.75]
     """
     if n_states < 1 or n_states % 2 == 0:
