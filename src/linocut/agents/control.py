@@ -56,7 +56,7 @@ def q_learning(
         >>> from linocut.agents import TabularMDP
         >>> mdp = TabularMDP.from_dict({"a": {"go": [(1.0, "a", 1.0, True)], "wait": [(1.0, "a", 0.0, False)]}})
         >>> q_learning(mdp, alpha=0.5, gamma=0.9, epsilon=0.1, episodes=100).q.round(2).tolist()
-        [[1.0, 0.9]]
+        [[1.0, 0.89]]
 
     Source: Zhao, algorithm 7.3 (off-policy version with the ε-greedy behaviour policy); Sutton & Barto, section 6.5.
     """
