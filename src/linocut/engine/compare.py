@@ -191,6 +191,8 @@ def _outside(matrix: ConfusionMatrix, pair: Pair, top: int, predicted: NDArray[A
             row, column = (int(place[0]) for place in np.nonzero(outside))
             label = int(values[row, column])
             advice = f"name it with --classes, or leave it out with --ignore {label} if it marks void"
+            if labels is pair.prediction:
+                advice = "a prediction has to choose a class: name this one with --classes if it is one"
             if label in matrix.ignore:
                 advice = "it is ignored in the truth, but a prediction has to choose a class where the truth has one"
             return (

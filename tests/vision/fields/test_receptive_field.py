@@ -278,7 +278,7 @@ def test_what_depends_on_the_size_asks_for_it() -> None:
     assert receptive_field(pool, (3, 14, 28)).size == (2, 4)
     with pytest.raises(FieldError, match="no layer tells"):
         receptive_field(nn.Upsample(scale_factor=2))
-    with pytest.raises(FieldError, match=r"cannot run the module on \(1, 3840, 3840\)"):
+    with pytest.raises(FieldError, match=r"cannot run the module on an image of \(1, 3840, 3840\)"):
         receptive_field(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(3, 1)))
     with pytest.raises(ValueError, match=r"input_size must be \(channels, \*spatial\)"):
         receptive_field(pool, (3,))
@@ -498,3 +498,9 @@ def test_our_depthwise_kernel_has_the_field_of_torchs(
 def test_an_output_with_its_axes_in_another_order_is_refused() -> None:
     with pytest.raises(UnknownOperationError, match="axes of the image in another order"):
         receptive_field(lambda x: x.transpose(2, 3), (3, 16, 20))
+
+
+@pytest.mark.parametrize("size", [(8, 32, 32), (3, 32), (3, 1, 32, 32)])
+def test_a_size_the_module_does_not_take_is_named(size: tuple[int, ...]) -> None:
+    with pytest.raises(FieldError, match=r"cannot run the module on an image of \(.*input_size"):
+        receptive_field(nn.Conv2d(3, 4, 3), size)

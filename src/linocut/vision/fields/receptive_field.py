@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from linocut.vision.fields.algebra import AxisField, Taps
 from linocut.vision.fields.errors import FieldError, UnknownOperationError
+from linocut.vision.fields.lanes import Lane
 from linocut.vision.fields.trace import Steps, trace
 
 Range = tuple[int, int]
@@ -189,7 +190,7 @@ def receptive_field(
     if input_size is not None:
         if len(input_size) < 2 or min(input_size) < 1:
             raise ValueError(f"input_size must be (channels, *spatial), each >= 1, got {tuple(input_size)}")
-        lanes = trace(module, input_size, edges=True, custom=_CUSTOM, pick=pick)
+        lanes = _trace(module, tuple(input_size), pick, edges=True)
         edges = [lane.edges for lane in lanes if lane.edges is not None]
         return ReceptiveField(tuple(lane.field for lane in lanes), tuple(edges))
     first, second = (_fields(module, size, pick) for size in _sizes(module))
@@ -199,11 +200,19 @@ def receptive_field(
 
 
 def _fields(module: Callable[..., Any], size: tuple[int, ...], pick: Callable[[Any], Tensor]) -> tuple[AxisField, ...]:
+    return tuple(lane.field for lane in _trace(module, size, pick, edges=False))
+
+
+def _trace(
+    module: Callable[..., Any], size: tuple[int, ...], pick: Callable[[Any], Tensor], *, edges: bool
+) -> tuple[Lane, ...]:
+    """The axes of the image in the output; what the module itself raises becomes a FieldError that says the size."""
     try:
-        return tuple(lane.field for lane in trace(module, size, edges=False, custom=_CUSTOM, pick=pick))
+        return trace(module, size, edges=edges, custom=_CUSTOM, pick=pick)
     except RuntimeError as error:
         raise FieldError(
-            f"cannot run the module on {size}: {error}; give a size that it takes as input_size"
+            f"cannot run the module on an image of {size}, (channels, *spatial): {error}; give a size that it takes as "
+            "input_size"
         ) from error
 
 
