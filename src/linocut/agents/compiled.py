@@ -44,7 +44,7 @@ def compiled(function: Function) -> Function:
 
     Floating-point rules stay IEEE's: no reordering, no fused multiply-adds, so that Python gives the same bits. A loop
     makes no arrays, it is given them: so Numba need not count who uses an array, which would be an atomic addition for
-    every array of every inlined call, most of a step's time.
+    every array of every inlined call.
     """
     if not is_on():
         return function
@@ -69,6 +69,6 @@ def _say_absent() -> None:
     if not _said:
         _said.append("absent")
         _logger.warning(
-            "Numba is not installed: loops run in Python, with the same results, a hundred times slower. Install it "
+            "Numba is not installed: loops run in Python, with the same results and much slower. Install it "
             'with pip install "linocut[agents]"'
         )

@@ -41,25 +41,20 @@ def double_q_learning(
     mean.
 
     Arguments and errors are those of :func:`~linocut.agents.control.q_learning`;
-    ``Result.q`` is the mean of both tables, which are in ``Result.tables`` as ``first`` and ``second``.
+    ``Result.q`` is the mean of both tables, which are in ``Result.tables`` as ``first`` and ``second``; ``visits`` and
+    ``second_visits`` count the updates of each.
 
     Source: van Hasselt, 2010; Sutton & Barto, section 6.7.
     """
     size = mdp.n_states, mdp.n_actions
+    tables = {"first": np.full(size, q0), "second": np.full(size, q0), "second_visits": np.zeros(size, np.int64)}
     learning = Learning("double_q_learning", gamma, alpha, epsilon, episodes, seed, q0)
-    return learn(
-        _double_q_learning,
-        mdp,
-        learning,
-        tables={"first": np.full(size, q0), "second": np.full(size, q0)},
-        progress=progress,
-        resume=resume,
-    )
+    return learn(_double_q_learning, mdp, learning, tables=tables, progress=progress, resume=resume)
 
 
 @compiled
 def _double_q_learning(
-    tables: Tables, q: Floats, visits: Counts, first: Floats, second: Floats,
+    tables: Tables, q: Floats, visits: Counts, first: Floats, second: Floats, second_visits: Counts,
     alpha: Floats, power: float, epsilon: Floats, gamma: float,
     rng: Words, returns: Floats, lengths: Counts,
 ) -> None:  # fmt: skip
@@ -72,10 +67,12 @@ def _double_q_learning(
             action = epsilon_greedy(q, legal, state, epsilon[episode], rng)
             outcome = draw(threshold, (state * actions + action) * outcomes, outcomes, rng)
             reward, after, ended = rewards[outcome], next_state[outcome], terminated[outcome]
-            chooser, valuer = (first, second) if below(rng, 2) == 0 else (second, first)
+            is_first = below(rng, 2) == 0
+            chooser, valuer = (first, second) if is_first else (second, first)
+            counts = visits if is_first else second_visits
             best = 0 if ended else greedy(chooser, legal, after, rng)
             target = td_target(reward, gamma, valuer[after, best], ended)
-            size = step_size(alpha[episode], power, visits, state, action)
+            size = step_size(alpha[episode], power, counts, state, action)
             chooser[state, action] += size * (target - chooser[state, action])
             q[state, action] = 0.5 * (first[state, action] + second[state, action])
             total, steps, state = total + reward, steps + 1, after

@@ -1,7 +1,6 @@
 """Random numbers for loops: SplitMix64, the same in compiled code and in Python, one state a run.
 
-A generator is an array of one uint64, which :func:`next_word` moves on. It has a period of 2⁶⁴ and passes BigCrush; it
-costs three multiplications a word.
+A generator is an array of one uint64, which :func:`next_word` moves on, with a period of 2⁶⁴.
 
 Source: Steele, Lea, Flood, *Fast Splittable Pseudorandom Number Generators*, OOPSLA 2014, figure 17
 (https://doi.org/10.1145/2660193.2660195).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,19 +81,3 @@ class Result:
         except (OSError, KeyError, ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a saved result: {error}") from error
         return cls(about["algorithm"], settings=about["settings"], tables=tables, **arrays)
-
-
-def mean_and_error(runs: Sequence[Result], name: str = "returns") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over runs of an array they have, and the standard error of that mean.
-
-    Args:
-        runs: at least two, of one length.
-        name: ``returns``, ``lengths``, ``q`` or ``values``.
-
-    Raises:
-        ValueError: if there are fewer than two.
-    """
-    if len(runs) < 2:
-        raise ValueError(f"a standard error needs two runs or more, got {len(runs)}")
-    stacked = np.stack([np.asarray(getattr(run, name), np.float64) for run in runs])
-    return stacked.mean(axis=0), stacked.std(axis=0, ddof=1) / np.sqrt(len(runs))
