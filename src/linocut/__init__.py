@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from linocut import agents as agents
     from linocut import data as data
     from linocut import engine as engine
     from linocut import metrics as metrics
@@ -46,7 +47,7 @@ _HOMES = {
     "open_image": "linocut.data.images",
     "sam_model_registry": "linocut.vision.sam",
 }
-_ROOMS = ("data", "engine", "metrics", "mixers", "ops", "vision")
+_ROOMS = ("agents", "data", "engine", "metrics", "mixers", "ops", "vision")
 
 
 def __getattr__(name: str) -> object:

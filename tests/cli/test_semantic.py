@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,19 +100,34 @@ def test_eval_prints_and_writes_the_figures_and_pictures(pack: Path, weights: Pa
     assert "road" in ran.out
     figures = json.loads(files[0].read_text())
     assert [each["name"] for each in figures["classes"]] == ["sky", "road"]
-    assert 0 <= figures["miou"] <= 1
+    assert figures["miou"] == pytest.approx(np.mean([each["iou"] for each in figures["classes"]]))
     assert "| road | 50.0% |" in files[1].read_text()
     assert (tmp_path / "seen" / "a.png").exists()
 
 
 def test_eval_of_several_packs_gives_a_list_and_a_folder_a_pack(pack: Path, weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(pack, tmp_path / "other")
     ran = run(
-        *("eval", "--task", "semantic", pack, pack, "--weights", weights, "--json", tmp_path / "e.json"),
+        *("eval", "--task", "semantic", pack, tmp_path / "other", "--weights", weights, "--json", tmp_path / "e.json"),
         *("--pictures", tmp_path / "seen"),
     )
     assert ran.code == 0, ran.err
     assert len(json.loads((tmp_path / "e.json").read_text())) == 2
     assert (tmp_path / "seen" / "photos" / "a.png").exists()
+    assert (tmp_path / "seen" / "other" / "a.png").exists()
+
+
+def test_pictures_of_an_earlier_run_are_not_taken_for_images(photos: Path, weights: Path, tmp_path: Path) -> None:
+    assert run("semantic", photos, "-o", photos / "seen", "--weights", weights).code == 0
+    ran = run("semantic", photos, "-o", tmp_path / "again", "--weights", weights)
+    assert ran.out == f"2 done, 0 failed: {tmp_path / 'again'}\n"
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_first(pack: Path, weights: Path) -> None:
+    file = pack / "meta.json"
+    assert_refused(run("semantic", pack / "a.png", "-o", file, "--weights", weights), 2, "--out", "meta.json")
+    ran = run("eval", "--task", "semantic", pack, "--weights", weights, "--pictures", file)
+    assert_refused(ran, 2, "--pictures", "meta.json")
 
 
 def test_eval_refuses_what_belongs_to_another_task(pack: Path, weights: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from linocut.data.packs import KINDS, PackImage, read_pack
 
@@ -183,11 +184,22 @@ def test_broken_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"label map .*a\.0\.png must be a single-channel image"):
         image.load_labels()
     (tmp_path / "a.0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="missing, broken or in colour"):
+    with pytest.raises(ValueError, match=r"must be a single-channel image: .* is not a label map that can be read"):
         image.load_labels()
     (tmp_path / "a.0.png").unlink()
-    with pytest.raises(ValueError, match="missing, broken or in colour"):
+    with pytest.raises(ValueError, match=r"must be a single-channel image: .*No such file"):
         image.load_labels()
+
+
+def test_label_maps_hold_numbers_not_shades_or_colours(tmp_path: Path) -> None:
+    """A PNG of two bits or with a palette gives the numbers stored, which a reader of pictures would stretch."""
+    image = write_pack(tmp_path, "instance", [LABELS])
+    numbers = np.array([[0, 1], [2, 3]], np.uint8)
+    palette = Image.fromarray(numbers, mode="P")
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    for bits in (2, 8):
+        palette.save(tmp_path / "a.0.png", bits=bits)
+        np.testing.assert_array_equal(image.load_labels()[0], numbers)
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:

@@ -105,18 +105,30 @@ def test_rings_that_shrink_to_nothing_are_dropped() -> None:
     assert mask_to_polygons(np.ones((1, 1), dtype=bool), tolerance=10.0) == []
 
 
+def on_an_edge(ring: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixel centres lie on an edge of a ring."""
+    y, x = np.indices(shape) + 0.5
+    found = np.zeros(shape, bool)
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        on_line = (x - x0) * (y1 - y0) == (y - y0) * (x1 - x0)
+        found |= on_line & (min(x0, x1) <= x) & (x <= max(x0, x1)) & (min(y0, y1) <= y) & (y <= max(y0, y1))
+    return found
+
+
 @given(
     ring=arrays(
         np.float64,
         st.tuples(st.integers(3, 7), st.just(2)),
-        # odd sixty-fourths are no pixel centres, so nothing depends on which side of an edge counts as inside
+        # odd sixty-fourths: no corner is a pixel centre
         elements=st.integers(-64, 640).map(lambda n: (2 * n + 1) / 128),
     )
 )
 def test_filling_agrees_with_point_in_polygon(ring: NDArray[np.float64]) -> None:
     # skimage asks for every point whether it is inside; its points are our pixel centres, in (row, column)
     expected = grid_points_in_poly((10, 9), ring[:, ::-1] - 0.5)
-    np.testing.assert_array_equal(polygons_to_mask([ring], (10, 9)), expected)
+    # of a centre right on an edge either may say what it likes; all numbers here are exact
+    decided = ~on_an_edge(ring, (10, 9))
+    np.testing.assert_array_equal(polygons_to_mask([ring], (10, 9))[decided], expected[decided])
 
 
 @given(

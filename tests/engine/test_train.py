@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from linocut.engine import samples, train
-from linocut.engine.train import Progress, TrainConfig, Trainer, find_packs, rate
+from linocut.engine.settings import find_packs, rate
+from linocut.engine.train import Progress, TrainConfig, Trainer
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.weights import load_net
 

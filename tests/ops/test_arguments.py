@@ -12,6 +12,7 @@ import torch
 
 OPS: dict[str, tuple[str, int]] = {
     "channel_decay.channel_decay_attention": ("q", 4),
+    "depthwise_conv.depthwise_conv": ("x", 2),
     "diagonal_recurrence.complex_recurrence": ("lam", 2),
     "diagonal_recurrence.diagonal_ssm": ("u", 3),
     "efficient_attention.efficient_attention": ("q", 3),

@@ -210,6 +210,20 @@ def is_folder(path: Path, hint: str) -> bool:
         raise typer.BadParameter(in_words(error), param_hint=hint) from error
 
 
+def require_folder(path: Path, hint: str) -> None:
+    """Refuse a folder that cannot be made or written into, before hours go into what it shall hold.
+
+    Raises:
+        typer.BadParameter: wrong usage, exit code 2.
+    """
+    from linocut.data.files import check_folder
+
+    try:
+        check_folder(path)
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from error
+
+
 def require_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
     """Refuse names at which no file can be written, or one would be written over an input or another output.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from linocut.cli.console import load_semantic_model, progress_bar, require_outputs, set_progress
+from linocut.cli.console import load_semantic_model, progress_bar, require_folder, require_outputs, set_progress
 
 if TYPE_CHECKING:
     from linocut.engine.semantic_evaluate import SemanticEvaluation
@@ -29,6 +29,8 @@ def evaluate_classes(
     from linocut.engine.semantic_evaluate import evaluate_semantic
 
     require_outputs({"--json": json_path, "--markdown": markdown}, {"--weights": weights})
+    if pictures is not None:
+        require_folder(pictures, "--pictures")
     model = load_semantic_model(weights)
     done: list[SemanticEvaluation] = []
     for folder in packs:

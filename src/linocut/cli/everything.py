@@ -25,6 +25,7 @@ from linocut.cli.console import (
     one_line,
     progress_bar,
     require_file,
+    require_folder,
     set_progress,
     when_stopped,
 )
@@ -169,17 +170,13 @@ def _plan(source: Path, out: Path, settings: dict[str, Any]) -> Plan:
         typer.BadParameter: if there is nothing to cut or nowhere to write.
     """
     import linocut
-    from linocut.data.files import check_folder
     from linocut.engine.batch import plan_batch
 
     try:
         plan = plan_batch(source, out, {"linocut": linocut.__version__, **settings})
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="IMAGE_OR_FOLDER") from error
-    try:
-        check_folder(out)
-    except OSError as error:
-        raise typer.BadParameter(str(error), param_hint="--out") from error
+    require_folder(out, "--out")
     return plan
 
 

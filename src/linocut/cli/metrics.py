@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from linocut.cli.console import Debug, in_words, is_folder, progress_bar, require_file, require_outputs
+from linocut.cli.console import Debug, in_words, is_folder, progress_bar, require_file, require_folder, require_outputs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -158,15 +158,10 @@ def _require_report_folder(out: Path, inputs: Mapping[str, Path | None]) -> None
     Raises:
         typer.BadParameter: wrong usage, exit code 2.
     """
-    from linocut.data.files import check_folder
-
     for hint, path in inputs.items():
         if path is not None and path.resolve() == out.resolve():
             raise typer.BadParameter(f"{out} is {hint}; give a folder of its own", param_hint="--out")
-    try:
-        check_folder(out)
-    except OSError as error:
-        raise typer.BadParameter(str(error), param_hint="--out") from error
+    require_folder(out, "--out")
 
 
 def _is_report_folder(out: Path) -> bool:

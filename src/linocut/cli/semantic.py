@@ -20,6 +20,7 @@ from linocut.cli.console import (
     load_semantic_model,
     progress_bar,
     require_file,
+    require_folder,
 )
 from linocut.data.limits import DEFAULT_MAX_PIXELS
 
@@ -56,18 +57,21 @@ def semantic(
     except ValueError as error:
         raise typer.BadParameter(in_words(error), param_hint="IMAGE_OR_FOLDER") from error
     model = load_semantic_model(weights)
+    require_folder(out, "--out")
     read = partial(open_image, page=page, value_range=value_range, max_pixels=max_pixels)
     write_classes(model, out)
     failed = 0
     with progress_bar("images") as bar:
         task = bar.add_task("semantic", total=len(jobs))
         for job in jobs:
+            bar.advance(task)
             try:
-                classify_image(model, job, read)
-            except (ImageError, FileNotFoundError) as error:
+                image = read(job.source)
+            except (ImageError, OSError) as error:
                 failed += 1
                 typer.echo(f"linocut: error: {in_words(error)}", err=True)
-            bar.advance(task)
+                continue
+            classify_image(model, job, image)
     typer.echo(f"{len(jobs) - failed} done, {failed} failed: {out}")
     if failed:
         raise typer.Exit(FAILED)

@@ -30,7 +30,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from linocut.data import classes as class_files
 from linocut.data.images import open_image
+from linocut.data.labels import open_labels
 
 KINDS = ("instance", "binary", "panoptic", "semantic", "regions")
 _META = ("name", "kind", "background", "ignore")
@@ -83,13 +85,7 @@ class PackImage:
         Raises:
             ValueError: if a map cannot be read as a single-channel image.
         """
-        maps = []
-        for path in self.label_paths:
-            raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-            if raw is None or raw.ndim != 2:
-                raise ValueError(f"label map {path} must be a single-channel image; it is missing, broken or in colour")
-            maps.append(raw.astype(np.int32))
-        return maps
+        return [_read_labels(path) for path in self.label_paths]
 
     def load(self) -> tuple[NDArray[np.uint8], list[NDArray[np.int32]]]:
         """The image and its label maps, (H, W, 3) uint8 RGB and (H, W) int32 each.
@@ -198,21 +194,33 @@ def read_classes(folder: str | Path) -> dict[int, str]:
     """The classes of a semantic pack: name by label value, in ascending order, without the values it ignores.
 
     Args:
-        folder: the pack's folder; its ``classes.json`` holds ``{"classes": {"0": "sky", ...}}``.
+        folder: the pack's folder; its ``classes.json`` has one of the forms of :mod:`linocut.data.classes`.
 
     Raises:
-        ValueError: if the folder is no pack, or the file is missing, no such object or of fewer than two classes.
+        ValueError: if the folder is no pack, or the file is missing, of no such form or of fewer than two classes.
     """
     path = Path(folder) / "classes.json"
     ignore = _read_meta(Path(folder) / "meta.json")["ignore"]
-    named = _read_json(path, ("classes",))["classes"]
-    if not isinstance(named, dict) or not all(value.isdecimal() and isinstance(named[value], str) for value in named):
-        raise ValueError(f'{path}: classes must be an object such as {{"0": "sky"}}, got {named!r:.80}')
-    classes = {int(value): name for value, name in sorted(named.items(), key=lambda item: int(item[0]))}
-    kept = {value: name for value, name in classes.items() if value not in ignore}
+    try:
+        named = class_files.read_classes(path).names
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; it names the classes of a semantic pack") from error
+    kept = {value: name for value, name in sorted(named.items()) if value not in ignore}
     if len(kept) < 2:
         raise ValueError(f"{path} must name two classes or more, got {list(kept.values())}")
     return kept
+
+
+def _read_labels(path: Path) -> NDArray[np.int32]:
+    """The numbers a label map holds.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    try:
+        return np.asarray(open_labels(path).read(), np.int32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"label map {path} must be a single-channel image: {error}") from error
 
 
 def _size(array: NDArray[Any]) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +35,7 @@ from linocut.data.images import open_image
 from linocut.data.overlay import draw_labels, label_map_to_png, write_png
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_MARKS = ("coco", "classes.json")  # what runs leave beside labels and overlays: `everything`, and `semantic`
 QUALITIES = ("predicted_iou", "stability_score", "point_coords")
 
 
@@ -52,6 +53,22 @@ class CutImage(Protocol):
 
 Cut = Callable[[NDArray[np.uint8]], CutImage]
 Read = Callable[[Path], NDArray[np.uint8]]
+
+
+class Pictures(Protocol):
+    """One image, and where its label map and its overlay go."""
+
+    @property
+    def source(self) -> Path:
+        """The image."""
+
+    @property
+    def labels(self) -> Path:
+        """The label map."""
+
+    @property
+    def overlay(self) -> Path:
+        """The overlay."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,7 @@ def plan_batch(source: str | Path, out: str | Path, settings: Mapping[str, Any])
     source, out = Path(source), Path(out)
     plain = json.loads(json.dumps(dict(settings)))
     jobs = [Job(path, name, *_outputs(out, stem)) for path, name, stem in name_images(source, out)]
-    _check_apart(jobs, out)
+    check_apart(jobs, out)
     done = {job.source for job in jobs if _is_done(job, plain)}
     return Plan(
         out=out,
@@ -196,7 +213,8 @@ def name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
     root, out_root = source.resolve(), out.resolve()
     if root == out_root:
         raise ValueError(f"the output folder must not be the input folder, got {out} for both")
-    ours = {folder for record in root.rglob("coco") for folder in _pictures(record.parent)}
+    marks = (mark for name in _MARKS for mark in root.rglob(name))
+    ours = {folder for mark in marks for folder in _pictures(mark.parent)}
     if root in out_root.parents:
         ours.add(out_root)
     inside = [path.relative_to(root) for path in sorted(root.rglob("*")) if ours.isdisjoint(path.parents)]
@@ -220,10 +238,11 @@ def name_images(source: Path, out: Path) -> Iterator[tuple[Path, str, str]]:
 def _pictures(folder: Path) -> tuple[Path, ...]:
     """The folders of label maps and overlays if a folder holds the outputs of a run, even of one that was stopped."""
     pictures = (folder / "labels", folder / "overlays")
-    return pictures if all(path.is_dir() for path in (*pictures, folder / "coco")) else ()
+    marked = any((folder / name).exists() for name in _MARKS)
+    return pictures if marked and all(path.is_dir() for path in pictures) else ()
 
 
-def _check_apart(jobs: Sequence[Job], out: Path) -> None:
+def check_apart(jobs: Collection[Pictures], out: Path) -> None:
     """See that no image would be written over.
 
     Raises:

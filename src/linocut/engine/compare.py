@@ -19,13 +19,12 @@ from linocut.engine.compare_rows import background_of, class_colours, class_rows
 from linocut.engine.compare_style import ClassStyle
 from linocut.engine.pairing import Pair, Pairing
 from linocut.metrics.boundary_scores import BoundaryScores
-from linocut.metrics.confusion import ConfusionMatrix
+from linocut.metrics.confusion import MOST_CLASSES, ConfusionMatrix
 from linocut.metrics.report import Report, order_worst_first
 
 Progress = Callable[[float, int], None]
 
 _EIGHT_BITS = 256
-_MOST_CLASSES = 65_535
 
 
 @dataclass(frozen=True)
@@ -165,9 +164,9 @@ def count_classes(pairs: Sequence[Pair], options: CompareOptions) -> int:
         for strip in labels.strips():
             kept = strip if options.ignored is None else strip[strip != options.ignored]
             largest = max(largest, int(kept.max(initial=0)))
-        if largest >= _MOST_CLASSES:
+        if largest >= MOST_CLASSES:
             raise ValueError(
-                f"{labels.path} has the label {largest}, but classes are 0 … {_MOST_CLASSES - 1}; if it marks void,"
+                f"{labels.path} has the label {largest}, but classes are 0 … {MOST_CLASSES - 1}; if it marks void,"
                 f" give --ignore {largest}; if labels are objects, --task instance"
             )
     return largest + 1

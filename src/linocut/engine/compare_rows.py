@@ -45,7 +45,8 @@ def image_row(
 ) -> ImageRow:
     """The figures of one image; one of which every pixel is ignored has none."""
     found = matrix.compute()
-    right = sum(int(n) for t, p, n in zip(*matrix.pairs, strict=True) if t == p)
+    pairs = matrix.pairs
+    right = int(pairs.counts[pairs.target == pairs.prediction].sum())
     scores = {key: float(getattr(found, key)) for key in ("miou", "pa", "mpa", "fwiou", "kappa")}
     if boundary is not None:
         edges = boundary.compute()

@@ -60,7 +60,7 @@ class Loop(ABC, Generic[ConfigT, ProgressT]):
     """Network, moving average and optimiser of one run, and where it stands.
 
     A subclass says what the network is (:meth:`build`), where its weights begin (:meth:`initialize`), what a batch and
-    its loss are (:meth:`batch`, :meth:`advance`) and how well it does (:meth:`validate`, :meth:`score`).
+    its loss are (:meth:`batch`, :meth:`loss`) and how well it does (:meth:`validate`, :meth:`score`).
 
     Args:
         config: how to train.

@@ -64,9 +64,8 @@ class SemanticEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as a dict that `json.dumps` takes, one key an attribute; NaN becomes None."""
-        figures = asdict(self)
-        figures["classes"] = [{k: None if v != v else v for k, v in each.items()} for each in figures["classes"]]
-        return figures
+        classes = [_known(asdict(each)) for each in self.classes]
+        return {**_known(asdict(self)), "classes": classes}
 
     def headline(self) -> list[tuple[str, str]]:
         """What is said first: headings and values."""
@@ -169,6 +168,11 @@ def paint(
     """Classes in colour over their image; black where the index is negative."""
     colours = object_colours(int(classes.max(initial=0)) + 2)[classes.clip(-1) + 1]
     return np.asarray(cv2.addWeighted(image, 1 - _ALPHA, colours, _ALPHA, 0.0), np.uint8)
+
+
+def _known(figures: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for NaN, which JSON does not have."""
+    return {name: None if value != value else value for name, value in figures.items()}
 
 
 def _percent(value: float) -> str:

@@ -7,7 +7,6 @@ classes in colour over the image, and ``classes.json`` the names by label value.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from linocut.data.files import write_atomic
 from linocut.data.overlay import label_map_to_png, write_png
-from linocut.engine.batch import name_images
+from linocut.engine.batch import check_apart, name_images
 from linocut.engine.semantic_evaluate import paint
 from linocut.vision.semantic import SemanticSegmenter
 
@@ -41,11 +40,7 @@ def plan_semantic(source: str | Path, out: str | Path) -> list[SemanticJob]:
         SemanticJob(path, out / "labels" / f"{stem}.png", out / "overlays" / f"{stem}.png")
         for path, _, stem in name_images(source, out)
     ]
-    sources = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        for path in (job.labels, job.overlay):
-            if path.resolve() in sources:
-                raise ValueError(f"with the output folder {out} the image {path} would be written over; name another")
+    check_apart(jobs, out)
     return jobs
 
 
@@ -55,19 +50,17 @@ def write_classes(model: SemanticSegmenter, out: str | Path) -> None:
     write_atomic(Path(out) / "classes.json", f"{text}\n".encode())
 
 
-def classify_image(model: SemanticSegmenter, job: SemanticJob, read: Callable[[Path], NDArray[np.uint8]]) -> None:
+def classify_image(model: SemanticSegmenter, job: SemanticJob, image: NDArray[np.uint8]) -> None:
     """Classify one image and write its label map and its overlay.
 
     Args:
         model: the network.
-        job: the image and where its outputs go.
-        read: opens an image as (H, W, 3) uint8 RGB.
+        job: where the outputs go.
+        image: (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: if it cannot be read.
-        OSError: if it is not there, or the outputs cannot be written.
+        OSError: if the outputs cannot be written.
     """
-    image = read(job.source)
     found = model.classify(image)
     label_map_to_png(np.asarray(model.config.values)[found], job.labels)
     write_png(job.overlay, paint(image, found))

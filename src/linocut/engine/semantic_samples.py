@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +45,6 @@ class SemanticSource:
         seed: with the step, decides every batch.
         images: crops a batch, >= 1.
         side: of a crop in pixels, >= 32.
-        values: the label values of the classes in the network's order; None takes those of the pack.
 
     Raises:
         ValueError: if the folder is no semantic pack or lacks the split, or a number is too small.
@@ -60,7 +58,6 @@ class SemanticSource:
         seed: int = 0,
         images: int = 8,
         side: int = 320,
-        values: Sequence[int] | None = None,
     ) -> None:
         for name, number, least in (("images", images, 1), ("side", side, 32)):
             if number < least:
@@ -69,7 +66,7 @@ class SemanticSource:
         if self.pack.kind != "semantic":
             raise ValueError(f"{folder} must be a pack of kind semantic, its meta.json says {self.pack.kind}")
         self.names = read_classes(folder)
-        self.values = tuple(self.names) if values is None else tuple(values)
+        self.values = tuple(self.names)
         self.seed, self.images, self.side = seed, images, side
         self._cache: dict[str, tuple[NDArray[np.uint8], NDArray[np.int16]]] = {}
 

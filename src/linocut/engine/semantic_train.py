@@ -14,7 +14,7 @@ from linocut.engine import loop
 from linocut.engine.loop import Loop, Words
 from linocut.engine.losses import class_weights, semantic_loss
 from linocut.engine.semantic_samples import SemanticBatch, SemanticSource
-from linocut.engine.settings import LoopConfig, imagenet_path
+from linocut.engine.settings import LoopConfig
 from linocut.metrics import ConfusionMatrix
 from linocut.vision.encoder import EncoderConfig, normalize
 from linocut.vision.semantic import SemanticConfig, SemanticNet, load_semantic_net, save_semantic
@@ -98,7 +98,7 @@ class SemanticTrainer(Loop[SemanticTrainConfig, SemanticProgress]):
         self.source = SemanticSource(
             folders[0], split="train", seed=config.seed, images=config.images, side=config.side
         )
-        self.val = SemanticSource(folders[0], split="val", values=self.source.values)
+        self.val = SemanticSource(folders[0], split="val")
         self.class_weights = class_weights(torch.from_numpy(self.source.pixels_of_classes()))
 
     def build(self) -> SemanticNet:
@@ -118,9 +118,8 @@ class SemanticTrainer(Loop[SemanticTrainConfig, SemanticProgress]):
     def initialize(self) -> None:
         """Weights to start from: a segmenter's encoder, an earlier training's, or ImageNet's for the trunk."""
         if self.config.imagenet is not None and self.config.start is None:
-            source = imagenet_path(self.config)
-            if source:
-                self.net.encoder.trunk.load_imagenet(source)
+            if self.config.imagenet:
+                self.net.encoder.trunk.load_imagenet(self.config.imagenet)
             return
         start = bundled_path() if self.config.start is None else Path(self.config.start)
         try:

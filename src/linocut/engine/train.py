@@ -15,12 +15,10 @@ from linocut.engine import loop
 from linocut.engine.loop import Loop, Words
 from linocut.engine.rounds import run_step
 from linocut.engine.samples import Crop, SampleSource
-from linocut.engine.settings import LoopConfig, find_packs, imagenet_path, rate
+from linocut.engine.settings import LoopConfig, imagenet_path
 from linocut.vision.encoder import EncoderConfig
 from linocut.vision.network import SegmenterNet
 from linocut.vision.weights import load_net, save_weights
-
-__all__ = ["Progress", "TrainConfig", "Trainer", "find_packs", "rate", "train"]
 
 
 @dataclass(frozen=True)

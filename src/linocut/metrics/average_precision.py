@@ -174,7 +174,7 @@ class CocoAveragePrecision(Summary):
         both = self.records.keys() & other.records.keys()
         if both:
             raise ValueError(f"{len(both)} images are in both summaries, among them {next(iter(both))!r}")
-        self.records = {**self.records, **other.records}
+        self.records.update(other.records)
 
     def compute(self) -> CocoScores:
         """Match, and read the figures off.

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from linocut.ops import kernel
+from linocut.ops.arguments import floats
 
 Sizes = int | Sequence[int]
 """One number for all axes, or one for each."""
@@ -130,13 +131,19 @@ def _run(
     dilation: Sequence[int],
     size: Sequence[int],
 ) -> Tensor:
+    axes = _axes(x.shape[2:], size, weight.shape[2:], stride, before, dilation)
+    return _launch(x, weight, bias, axes, size)
+
+
+def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, axes: list[list[int]], size: Sequence[int]) -> Tensor:
+    """Call the kernel; what it is told of the axes decides which way it goes."""
     x = _readable(x)
     pixels, out = _as_pixels(x), _empty(x, size)
     filters = _taps(weight, pixels)
     kernel.kernels().depthwise_conv(
         x.shape[0],
         x.shape[1],
-        *_axes(x.shape[2:], size, weight.shape[2:], stride, before, dilation),
+        *axes,
         _rows(size[0], size[1], pixels=pixels),
         x.dtype == torch.bfloat16,
         pixels,
@@ -178,25 +185,8 @@ def _input_grad(
     dilation: Sequence[int],
     size: Sequence[int],
 ) -> Tensor:
-    grad = _readable(grad)
-    pixels, out = _as_pixels(grad), _empty(grad, size)
-    filters = _taps(weight, pixels)
     axes = [[grad.shape[2 + a], size[a], weight.shape[2 + a], stride[a], 1, -dilation[a], -before[a]] for a in range(2)]
-    kernel.kernels().depthwise_conv(
-        *grad.shape[:2],
-        *axes,
-        _rows(size[0], size[1], pixels=pixels),
-        grad.dtype == torch.bfloat16,
-        pixels,
-        grad.data_ptr(),
-        grad.stride(),
-        out.data_ptr(),
-        out.stride(),
-        filters.data_ptr(),
-        0,
-        kernel.threads(),
-    )
-    return out
+    return _launch(grad, weight, None, axes, size)
 
 
 @_input_grad.register_fake
@@ -297,6 +287,7 @@ def _sizes(x: Tensor, weight: Tensor, stride: Sequence[int], pads: Pads, dilatio
     return sizes
 
 
+@floats
 def depthwise_conv(
     x: Float[Tensor, "batch channels *size"],
     weight: Float[Tensor, "channels 1 *taps"],

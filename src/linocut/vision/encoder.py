@@ -17,8 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -145,3 +147,18 @@ class ImageEncoder(nn.Module):
 def normalize(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 (B, H, W, 3) to (B, 3, H, W) around zero, as the trunk was trained: (value − 127) / 128."""
     return image.to(dtype).sub_(127.0).div_(128.0).permute(0, 3, 1, 2)
+
+
+def require_rgb(image: object) -> NDArray[np.uint8]:
+    """An image as the networks of this package take it, or an error that says what would make one.
+
+    Raises:
+        ValueError: if it is not (H, W, 3) uint8, or has no pixels.
+    """
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
+        raise ValueError(
+            f"encode takes a non-empty (H, W, 3) uint8 RGB image, got shape {array.shape} and dtype {array.dtype}; "
+            "linocut.open_image makes one of files, grey, 16-bit and float images"
+        )
+    return array

@@ -17,12 +17,14 @@ are all sums r_1 t_1 + … + r_n t_n of tap numbers, so the order of the rates d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from linocut.vision.aspp import Norm
 from linocut.vision.dilation import DilatedConv2d, per_axis
+from linocut.vision.fields.algebra import IDENTITY, AxisField, window
 from linocut.vision.layers import TokenNorm
 
 
@@ -41,10 +43,8 @@ def pixels_seen(rates: Sequence[int], kernel: int = 3) -> list[int]:
         [0, 2, 4, 6, 8]
     """
     rates, (kernel,) = per_axis("rates", rates, len(rates)), per_axis("kernel", kernel, 1)
-    seen = {0}
-    for rate in rates:
-        seen = {pixel + rate * tap for pixel in seen for tap in range(kernel)}
-    return sorted(seen)
+    layers = (window(kernel, dilation=rate) for rate in rates)
+    return list(reduce(AxisField.then, layers, IDENTITY).at(0).indices())
 
 
 def leaves_no_holes(rates: Sequence[int], kernel: int = 3) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from linocut.data.images import open_image
 from linocut.data.limits import DEFAULT_MAX_PIXELS
 from linocut.vision.decoder import SLOTS
-from linocut.vision.encoder import Embedding, normalize
+from linocut.vision.encoder import Embedding, normalize, require_rgb
 from linocut.vision.masks import Mask
 from linocut.vision.network import SegmenterNet, channels_last
 from linocut.vision.precision import Dtype, resolve
@@ -106,12 +106,7 @@ class Segmenter(nn.Module):
         Raises:
             ValueError: for another shape or dtype, or an image without pixels.
         """
-        image = np.asarray(image)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ValueError(
-                f"encode takes a non-empty (H, W, 3) uint8 RGB image, got shape {image.shape} and dtype {image.dtype}; "
-                "linocut.open_image makes one of files, grey, 16-bit and float images"
-            )
+        image = require_rgb(image)
         pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
         octaves = self.net.encoder(normalize(pixels, self.dtype))
         return Embedding(octaves, (image.shape[0], image.shape[1]))

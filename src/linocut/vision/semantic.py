@@ -29,7 +29,7 @@ from linocut.data.images import open_image
 from linocut.vision.aspp import ASPP
 from linocut.vision.dilation import DilatedConv2d
 from linocut.vision.efficientnet import TRUNK_CHANNELS
-from linocut.vision.encoder import EncoderConfig, ImageEncoder, normalize
+from linocut.vision.encoder import EncoderConfig, ImageEncoder, normalize, require_rgb
 from linocut.vision.layers import LocalBlock, TokenNorm, upsample
 from linocut.vision.network import channels_last
 from linocut.vision.precision import Dtype, resolve
@@ -198,11 +198,7 @@ class SemanticSegmenter:
             ValueError: if an array is not (H, W, 3) uint8.
             FileNotFoundError: if there is no such file.
         """
-        array = open_image(image) if isinstance(image, str | Path) else image
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-            raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
-        if 0 in array.shape:
-            raise ValueError(f"image must not be empty, got {array.shape}")
+        array = require_rgb(open_image(image) if isinstance(image, str | Path) else image)
         with torch.inference_mode():
             return self.net.logits(torch.from_numpy(np.ascontiguousarray(array))[None], self.dtype)[0]
 

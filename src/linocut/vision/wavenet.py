@@ -12,6 +12,8 @@ output layers are not part of the stack.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -81,10 +83,9 @@ class WaveNetStack(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels length"]) -> Float[Tensor, "batch skip length"]:
         """One output a token, from itself and those before it."""
-        total: Tensor | None = None
-        for layer in self.layers:
+        first, *others = self.layers
+        x, total = first(x)
+        for layer in others:
             x, skip = layer(x)
-            total = skip if total is None else total + skip
-        if total is None:  # never: there is a layer
-            raise RuntimeError("WaveNetStack has no layers")
-        return total
+            total = total + skip
+        return cast("Tensor", total)

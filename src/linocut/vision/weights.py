@@ -7,22 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from linocut.data.files import write_atomic
 from linocut.vision.encoder import EncoderConfig
-from linocut.vision.network import SegmenterNet
+from linocut.vision.network import NetT, SegmenterNet
 from linocut.vision.precision import Dtype
 from linocut.vision.segmenter import Segmenter
 
 BUNDLED = "linocut-base.safetensors"
 _FORMAT = "linocut-segmenter-1"
-NetT = TypeVar("NetT", bound=nn.Module)
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], config: EncoderConfig) -> None:

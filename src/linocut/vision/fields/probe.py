@@ -24,7 +24,7 @@ Edges = tuple[tuple[Taps, ...], ...]
 def probe(
     module: Callable[..., Any], shape: Sequence[int], pick: Callable[[Any], Tensor]
 ) -> tuple[tuple[AxisField, ...], Edges]:
-    """The fields on an endless image and in this one; needs Σ size + 1 runs of the module (sizes of all axes).
+    """The fields on an endless image and in this one; needs 2 Σ size + 1 runs of the module (sizes of all axes).
 
     Args:
         module: takes a batch (1, channels, *spatial), gives a map of as many axes behind batch and channels.
