@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
+from linocut import agents
 from linocut.agents import TabularMDP, random
 from linocut.agents.compiled import run
 from linocut.agents.steps import any_action, draw, greedy
@@ -113,3 +115,21 @@ def test_processes_that_are_refused(changes: dict[str, Any], message: str) -> No
 def test_dictionaries_that_are_refused(outcomes: Any, start: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TabularMDP.from_dict(outcomes, start=start)
+
+
+def test_a_process_is_shown_by_its_size() -> None:
+    assert repr(TabularMDP.from_dict(COIN)) == "TabularMDP(2 states, 1 actions)"
+    lake = repr(TabularMDP.from_gymnasium("FrozenLake-v1"))
+    assert lake == "TabularMDP(16 states, 4 actions, a grid of 4 × 4, horizon 100)"
+
+
+def test_without_gymnasium_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(ImportError, match=r"pip install .linocut\[agents\]"):
+        TabularMDP.from_gymnasium("FrozenLake-v1")
+
+
+def test_public_names_can_be_listed_and_found() -> None:
+    assert set(agents.__all__) <= set(dir(agents))
+    for name in agents.__all__:
+        assert getattr(agents, name).__module__.startswith("linocut.agents")

@@ -50,7 +50,7 @@ class Tables(NamedTuple):
     horizon: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TabularMDP:
     """A finite Markov decision process.
 
@@ -98,6 +98,11 @@ class TabularMDP:
         for name, value in given.items():
             object.__setattr__(self, name, value)
         _check(self)
+
+    def __repr__(self) -> str:
+        grid = "" if self.shape is None else f", a grid of {self.shape[0]} × {self.shape[1]}"
+        limit = "" if self.horizon is None else f", horizon {self.horizon}"
+        return f"TabularMDP({self.n_states} states, {self.n_actions} actions{grid}{limit})"
 
     @property
     def n_states(self) -> int:
@@ -203,10 +208,16 @@ class TabularMDP:
             env: an environment, or the name it is registered under (``"FrozenLake-v1"``).
 
         Raises:
+            ImportError: if Gymnasium is not installed.
             TypeError: if its states or actions are no finite set, or it has no table ``P`` (sample it:
                 :func:`linocut.agents.worlds.estimate_mdp`).
         """
-        import gymnasium
+        try:
+            import gymnasium
+        except ImportError as error:
+            raise ImportError(
+                'environments come from Gymnasium: install it with pip install "linocut[agents]"'
+            ) from error
 
         env = gymnasium.make(env) if isinstance(env, str) else env
         inner, spec = env.unwrapped, env.spec
